@@ -1,0 +1,1 @@
+"""Bulkhead: a crypto trading bot built of actors that fail in isolation."""
