@@ -1,0 +1,58 @@
+"""A kline message and the order of one symbol's messages. Source: contract, section 1, Messages."""
+
+from decimal import Decimal
+
+import msgspec
+
+
+class Kline(msgspec.Struct, frozen=True, gc=False):
+    """One kline update of one symbol. Times are ms UTC, prices in the quote asset, `volume` in the base asset.
+
+    `event_time` of a closed kline is its `close_time`, whatever its source; `received_event_time` is the stream's
+    own event time, None for klines that came from REST or a file. `quote_volume` is None where it is unknown.
+    """
+
+    symbol: str
+    interval: str
+    open_time: int
+    close_time: int
+    event_time: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    quote_volume: Decimal | None
+    is_closed: bool
+    received_event_time: int | None = None
+
+
+def is_newer(kline: Kline, last: Kline | None) -> bool:
+    """Return whether `kline` comes after `last`, the last one taken of the same symbol.
+
+    Messages are ordered by (open_time, is_closed, event_time); a closed kline ends its open_time.
+    """
+    if last is None or kline.open_time > last.open_time:
+        return True
+    if kline.open_time < last.open_time or last.is_closed:
+        return False
+    return kline.is_closed or kline.event_time > last.event_time
+
+
+INTERVALS_MS = {
+    "1s": 1_000,
+    "1m": 60_000,
+    "3m": 180_000,
+    "5m": 300_000,
+    "15m": 900_000,
+    "30m": 1_800_000,
+    "1h": 3_600_000,
+    "2h": 7_200_000,
+    "4h": 14_400_000,
+    "6h": 21_600_000,
+    "8h": 28_800_000,
+    "12h": 43_200_000,
+    "1d": 86_400_000,
+    "3d": 259_200_000,
+    "1w": 604_800_000,
+}

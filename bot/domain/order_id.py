@@ -1,0 +1,32 @@
+"""Client order ids: the same decision always carries the same id. Source: contract, section 5."""
+
+import hashlib
+
+_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def order_prefix(bot_id: str, mode: str) -> str:
+    """Return the 10 characters that mark every order of this bot in this mode."""
+    return f"bh-{_digest(bot_id, mode)[:6]}-"
+
+
+def client_order_id(bot_id: str, mode: str, symbol: str, side: str, open_time: int, event_time: int) -> str:
+    """Return the id of the order that one decision makes: 32 characters of `[a-z0-9-]`.
+
+    Times are ms since the epoch. Ids of one bot sort by `event_time`, which stands first after the prefix in
+    nine digits of base 36 (enough until the year 5188).
+    """
+    return f"{order_prefix(bot_id, mode)}{_base36(event_time, 9)}-{_digest(symbol, side, str(open_time))[:12]}"
+
+
+def _digest(*parts: str) -> str:
+    data = "\x1f".join(parts).encode()
+    return _base36(int.from_bytes(hashlib.sha256(data).digest()[:12], "big"), 19)
+
+
+def _base36(number: int, width: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _BASE36[digit] + digits
+    return digits.rjust(width, "0")

@@ -1,0 +1,37 @@
+"""Exits and pauses that come before the strategy's own signals. Source: contract, section 1, Money, Exits."""
+
+from decimal import Decimal
+
+import msgspec
+
+from bot.domain.kline import Kline
+from bot.domain.money import ONE, add, multiply, plain, subtract
+from bot.domain.order import Side
+from bot.domain.position import Position
+from bot.domain.strategy import Signal
+
+DAY_MS = 86_400_000
+
+
+class RiskLimits(msgspec.Struct, frozen=True):
+    """All off by default. Fractions but for `cooldown_ms`, which is in ms of event_time."""
+
+    stop_loss: Decimal | None = None
+    take_profit: Decimal | None = None
+    cooldown_ms: int = 0
+    max_daily_loss: Decimal | None = None
+
+
+def exit_signal(limits: RiskLimits, position: Position, kline: Kline) -> Signal | None:
+    """Return the signal that closes the whole position at this message, None if no exit is due.
+
+    Both limits are measured from the position's average price, commissions excluded.
+    """
+    if position.quantity <= 0:
+        return None
+    average, close = position.average_price, kline.close
+    if limits.stop_loss is not None and close <= multiply(average, subtract(ONE, limits.stop_loss)):
+        return Signal(Side.SELL, f"stop loss: {plain(close)} against {average:.8g} paid", sell_all=True)
+    if limits.take_profit is not None and close >= multiply(average, add(ONE, limits.take_profit)):
+        return Signal(Side.SELL, f"take profit: {plain(close)} against {average:.8g} paid", sell_all=True)
+    return None
