@@ -51,7 +51,7 @@ class OrderIntent(msgspec.Struct, frozen=True):
 
 
 class Fill(msgspec.Struct, frozen=True):
-    """One execution. `quantity` is in the base asset, `quote_quantity` = price * quantity, `time` the exchange's, ms."""
+    """One execution. `quantity` is in the base asset, `quote_quantity` = price * quantity, `time` its own, ms."""
 
     client_order_id: str
     order_id: int

@@ -1,0 +1,169 @@
+"""All that actors say to one another. Every message is a frozen struct; times are ms UTC, money is Decimal.
+
+Events are past tense, commands imperative. Messages about actors themselves live in `bot.supervision`.
+"""
+
+from decimal import Decimal
+
+import msgspec
+
+from bot.domain.kline import Kline
+from bot.domain.order import Fill, Side, Trade
+from bot.domain.strategy import Signal
+
+__all__ = [
+    "Backfilled",
+    "Connect",
+    "DiskSpace",
+    "Fill",
+    "Flush",
+    "Kline",
+    "LogEntries",
+    "Mark",
+    "OrderEnded",
+    "OrderProposal",
+    "ProposalTimeout",
+    "ReplayLog",
+    "Reserved",
+    "ResolveOrders",
+    "Skipped",
+    "Stored",
+    "StreamDown",
+    "StreamUp",
+    "Trade",
+    "WalletSnapshot",
+    "Watch",
+]
+
+
+class StreamUp(msgspec.Struct, frozen=True):
+    """The stream of a symbol is open; `connection` counts this feed's connections. Reader thread to feed, monitor."""
+
+    symbol: str
+    connection: int
+    time: int
+
+
+class StreamDown(msgspec.Struct, frozen=True):
+    """The stream of a symbol ended, for the reason given. Reader thread to feed; feed to monitor."""
+
+    symbol: str
+    connection: int
+    reason: str
+    time: int
+
+
+class Backfilled(msgspec.Struct, frozen=True):
+    """Closed klines that REST had for a gap, oldest first, or the reason why it had none. History thread to feed."""
+
+    symbol: str
+    connection: int
+    klines: tuple[Kline, ...]
+    error: str = ""
+
+
+class Connect(msgspec.Struct, frozen=True):
+    """Open the stream again. A feed's timer to itself."""
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """Look at what may have gone quiet or full. An actor's timer to itself."""
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A trader took a message that counts: its close is the symbol's last close. Trader to portfolio."""
+
+    symbol: str
+    close: Decimal
+    event_time: int
+
+
+class OrderProposal(msgspec.Struct, frozen=True):
+    """A trader's signal, to be sized by the one who owns the money. It carries the message's mark too."""
+
+    client_order_id: str
+    symbol: str
+    signal: Signal
+    close: Decimal
+    event_time: int
+
+
+class Reserved(msgspec.Struct, frozen=True):
+    """The order may be sent: `quantity` in the base asset, money set aside for it. Portfolio to trader."""
+
+    client_order_id: str
+    quantity: Decimal
+    quote_reserved: Decimal
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """A signal that became no order, under the contract's one name. Portfolio to trader; decider to monitor."""
+
+    client_order_id: str
+    symbol: str
+    side: Side
+    name: str
+    detail: str
+    event_time: int
+
+
+class OrderEnded(msgspec.Struct, frozen=True):
+    """An order is final; what it did not spend is free again. `status` is an OrderStatus. Trader to portfolio, monitor.
+
+    `event_time` is the deciding kline's; `fills` are all executions, empty where there was none.
+    """
+
+    client_order_id: str
+    symbol: str
+    status: str
+    fills: tuple[Fill, ...]
+    event_time: int
+    detail: str = ""
+
+
+class ProposalTimeout(msgspec.Struct, frozen=True):
+    """No answer came to a proposal. A trader's timer to itself."""
+
+    client_order_id: str
+
+
+class ResolveOrders(msgspec.Struct, frozen=True):
+    """Ask the exchange about orders of unknown fate. A trader's timer to itself."""
+
+
+class WalletSnapshot(msgspec.Struct, frozen=True):
+    """Cash, equity and positions at one moment, in the quote asset and by symbol. Portfolio to monitor."""
+
+    cash: Decimal
+    free_cash: Decimal
+    equity: Decimal
+    positions: tuple[tuple[str, Decimal], ...]
+    time: int
+
+
+class LogEntries(msgspec.Struct, frozen=True):
+    """Consecutive entries of the event log, the last one at `upto`. Bridge to persistence."""
+
+    upto: int
+    entries: tuple[Kline | Trade, ...]
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """Everything up to log offset `upto` is in the store. Persistence to bridge."""
+
+    upto: int
+
+
+class ReplayLog(msgspec.Struct, frozen=True):
+    """Send again what is not stored yet. A new incarnation of persistence to the bridge."""
+
+
+class Flush(msgspec.Struct, frozen=True):
+    """Write what waits. Persistence's timer to itself."""
+
+
+class DiskSpace(msgspec.Struct, frozen=True):
+    """The data directory's free space crossed the limit. Persistence to portfolio and monitor."""
+
+    free_bytes: int
+    is_low: bool

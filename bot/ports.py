@@ -1,0 +1,190 @@
+"""What the actors need of the outside, as small Protocols. Adapters stand behind them; nothing here does anything."""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Protocol
+
+from bot.domain.filters import SymbolRules
+from bot.domain.kline import Kline
+from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Trade
+
+
+class ExchangeError(Exception):
+    """The exchange could not be asked, or refused. Subclasses say what the caller should do."""
+
+
+class ExchangeUnavailable(ExchangeError):
+    """A read failed for now (no connection, 5xx, limit reached): nothing happened, ask again later."""
+
+
+class OrderNotSent(ExchangeError):
+    """An order's bytes never left, or were refused before the exchange looked at them: there is no such order."""
+
+
+class OrderRejected(ExchangeError):
+    """The exchange refused the order for good; `code` is its error code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class OrderInDoubt(ExchangeError):
+    """The order may or may not have reached the exchange: ask by client order id before anything else."""
+
+
+class ConfigurationRefused(ExchangeError):
+    """Keys, permissions or symbols are wrong: no retry helps. The text is one line with the fix."""
+
+
+class KlineConnection(Protocol):
+    """One open stream of one symbol, read by one thread."""
+
+    def receive(self) -> Kline | None:
+        """Wait for the next kline and return it; None for a frame that is none (a reply, a ping, garbage counted).
+
+        Raises StreamClosed with the reason when the connection ended or fell silent.
+        """
+
+    def close(self) -> None:
+        """End the connection from any thread; a waiting `receive` raises StreamClosed."""
+
+
+class StreamClosed(Exception):
+    """A stream ended; the text is the reason."""
+
+
+class MarketStream(Protocol):
+    """Live klines."""
+
+    def connect(self, symbol: str, interval: str) -> KlineConnection:
+        """Open a stream. Raises StreamClosed with the reason when it cannot be opened."""
+
+
+class MarketHistory(Protocol):
+    """Klines of the past, by REST."""
+
+    def closed_klines(self, symbol: str, interval: str, start_time: int) -> list[Kline]:
+        """Return all closed klines with open_time >= `start_time` (ms), oldest first.
+
+        Raises ExchangeUnavailable.
+        """
+
+
+class Exchange(Protocol):
+    """Where orders go. Calls block; every one has its own time-out, well under a trader's deadline."""
+
+    def rules(self, symbols: Sequence[str]) -> dict[str, SymbolRules]:
+        """Return the symbols' trading rules. Raises ExchangeUnavailable, ConfigurationRefused."""
+
+    def now_ms(self) -> int:
+        """Return the exchange's clock. Raises ExchangeUnavailable."""
+
+    def free_balance(self, asset: str) -> Decimal:
+        """Return the account's free amount of an asset. Raises ExchangeUnavailable, ConfigurationRefused."""
+
+    def place(self, intent: OrderIntent) -> OrderReport:
+        """Send a market order and return the exchange's report.
+
+        Raises OrderNotSent, OrderRejected, OrderInDoubt.
+        """
+
+    def find(self, intent: OrderIntent) -> OrderReport | None:
+        """Ask for an order by its client order id; None when the exchange says that there is none.
+
+        Raises ExchangeUnavailable, ConfigurationRefused.
+        """
+
+    @property
+    def acceptance_window_ms(self) -> int:
+        """How long after a request was signed the exchange may still accept it: recvWindow + 1 s."""
+
+
+class JournalEntry(Protocol):
+    """One order as the journal knows it."""
+
+    @property
+    def intent(self) -> OrderIntent: ...
+
+    @property
+    def status(self) -> OrderStatus: ...
+
+    @property
+    def fills(self) -> tuple[Fill, ...]: ...
+
+
+class OrderJournal(Protocol):
+    """The only authority on orders sent. Each write is durable against SIGKILL when the call returns. Thread-safe."""
+
+    def record(self, intent: OrderIntent) -> bool:
+        """Store an intent before its order leaves; False if the id is known already (then nothing changes)."""
+
+    def settle(self, report: OrderReport) -> None:
+        """Store an order's final status and fills. The first settlement of an id stands; later ones change nothing."""
+
+    def entry(self, client_order_id: str) -> JournalEntry | None:
+        """Return what is known of one order, None if it was never recorded."""
+
+    def unresolved(self, symbol: str | None = None) -> list[JournalEntry]:
+        """Return the orders whose fate is unknown, oldest first."""
+
+    def settled(self, symbol: str | None = None) -> Iterable[JournalEntry]:
+        """Return all orders that ended, in the order in which they were recorded."""
+
+    def get_note(self, key: str) -> str | None:
+        """Return a remembered fact of the book (starting cash, trading day), None if there is none."""
+
+    def set_note(self, key: str, value: str) -> None:
+        """Remember a fact of the book."""
+
+
+class Store(Protocol):
+    """History: klines and trades. One writer (persistence), any number of readers. Thread-safe."""
+
+    def write(self, klines: Sequence[Kline], trades: Sequence[Trade]) -> None:
+        """Store all in one transaction; the same item twice leaves one. Raises StoreError."""
+
+    def last_klines(self, symbol: str, count: int) -> list[Kline]:
+        """Return the last `count` klines of a symbol in message order, oldest first."""
+
+    def trade_ids(self, symbol: str) -> set[str]:
+        """Return the client order ids of a symbol's stored trades."""
+
+    def prune(self, before_ms: int) -> int:
+        """Delete unclosed klines with an open_time before `before_ms`; return how many went."""
+
+
+class StoreError(Exception):
+    """The store did not take or give; the text is one line with the cause."""
+
+
+class EventLog(Protocol):
+    """The bridge's log of klines and trades, until whoever stores them has them. Thread-safe."""
+
+    def append(self, entry: Kline | Trade) -> int:
+        """Add an entry and return its offset; offsets rise by one. Raises LogFull."""
+
+    def read(self, after: int, limit: int) -> tuple[int, tuple[Kline | Trade, ...]]:
+        """Return up to `limit` entries with offsets above `after`, and the offset of the last one returned."""
+
+    def release(self, upto: int) -> None:
+        """Forget entries up to and with this offset: they are stored."""
+
+    @property
+    def released(self) -> int:
+        """The offset up to which entries were released; the next reader starts behind it."""
+
+    @property
+    def depth(self) -> int:
+        """How many entries wait."""
+
+
+class LogFull(Exception):
+    """The log holds as much as it may; the text says how much and what to mend."""
+
+
+class HaltSwitch(Protocol):
+    """The kill switch, kept over restarts."""
+
+    def halted(self) -> str | None:
+        """Return the reason why no order may leave, None if orders may."""
