@@ -1,0 +1,1 @@
+"""Questions put to history: reading kline files, backtests and sweeps, without actors."""
