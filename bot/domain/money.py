@@ -11,6 +11,7 @@ from math import gcd
 # 120 digits hold any product or sum of four values of 30 digits; a result that would still be rounded raises.
 EXACT = Context(prec=120, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow])
 ROUNDING = Context(prec=120, traps=[InvalidOperation, DivisionByZero, Overflow])
+_LIMITS = Context(prec=40, traps=[InvalidOperation, DivisionByZero, Overflow])
 
 ZERO = Decimal(0)
 ONE = Decimal(1)
@@ -89,10 +90,18 @@ def average_price(quote_quantity: Decimal, quantity: Decimal) -> Decimal:
 def mean_price(price: Decimal, quantity: Decimal, more_quote: Decimal, more_quantity: Decimal) -> Decimal:
     """Return the average price of a position of `quantity` at `price` after `more_quantity` came for `more_quote`.
 
-    Kept at 40 significant digits: it only bounds exits, and an exact fraction would grow with every trade.
+    Kept at 60 significant digits: an exact fraction would grow with every trade. Bounds come from it by `limit_of`.
     """
     cost = ROUNDING.add(ROUNDING.multiply(price, quantity), more_quote)
-    return ROUNDING.divide(cost, ROUNDING.add(quantity, more_quantity)).normalize(Context(prec=40))
+    return ROUNDING.divide(cost, ROUNDING.add(quantity, more_quantity)).normalize(Context(prec=60))
+
+
+def limit_of(mean: Decimal, factor: Decimal) -> Decimal:
+    """Return `mean * factor` at 40 significant digits.
+
+    A mean that does not end is rounded; its 20 digits more keep that from deciding whether a price is on the limit.
+    """
+    return _LIMITS.multiply(mean, factor)
 
 
 def plain(value: Decimal) -> str:

@@ -39,5 +39,5 @@ class Position(msgspec.Struct, frozen=True):
 
 def quote_change(fill: Fill, quote_asset: str) -> Decimal:
     """Return what a fill adds to the cash in the quote asset; negative for a BUY."""
-    amount = fill.quote_quantity if fill.side is Side.SELL else -fill.quote_quantity
+    amount = fill.quote_quantity if fill.side is Side.SELL else subtract(ZERO, fill.quote_quantity)
     return subtract(amount, fill.commission) if fill.commission_asset == quote_asset else amount

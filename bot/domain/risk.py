@@ -5,7 +5,7 @@ from decimal import Decimal
 import msgspec
 
 from bot.domain.kline import Kline
-from bot.domain.money import ONE, add, multiply, plain, subtract
+from bot.domain.money import ONE, add, limit_of, plain, subtract
 from bot.domain.order import Side
 from bot.domain.position import Position
 from bot.domain.strategy import Signal
@@ -30,8 +30,8 @@ def exit_signal(limits: RiskLimits, position: Position, kline: Kline) -> Signal 
     if position.quantity <= 0:
         return None
     average, close = position.average_price, kline.close
-    if limits.stop_loss is not None and close <= multiply(average, subtract(ONE, limits.stop_loss)):
+    if limits.stop_loss is not None and close <= limit_of(average, subtract(ONE, limits.stop_loss)):
         return Signal(Side.SELL, f"stop loss: {plain(close)} against {average:.8g} paid", sell_all=True)
-    if limits.take_profit is not None and close >= multiply(average, add(ONE, limits.take_profit)):
+    if limits.take_profit is not None and close >= limit_of(average, add(ONE, limits.take_profit)):
         return Signal(Side.SELL, f"take profit: {plain(close)} against {average:.8g} paid", sell_all=True)
     return None

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from bot.domain.kline import Kline
-from bot.domain.money import ONE, add, multiply, plain, subtract
+from bot.domain.money import ONE, ROUNDING, add, multiply, plain, subtract
 from bot.domain.order import Side
 from bot.domain.position import Position
 from bot.domain.strategy import Signal
@@ -46,5 +46,5 @@ class Scalping:
 
 def _move(previous: Decimal, close: Decimal) -> str:
     # A share of a price for people to read, so rounded; no decision depends on it.
-    percent = (close / previous - 1) * 100
-    return f"{'rose' if percent > 0 else 'fell'} {abs(percent):.2f} % from {plain(previous)} to {plain(close)}"
+    percent = ROUNDING.divide(multiply(subtract(close, previous), Decimal(100)), previous)
+    return f"{'rose' if percent > 0 else 'fell'} {percent.copy_abs():.2f} % from {plain(previous)} to {plain(close)}"

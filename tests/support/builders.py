@@ -1,0 +1,159 @@
+"""Values for tests: each builder makes one thing that is legal and plain, and takes what the test is about as text."""
+
+from decimal import Decimal
+
+from bot.domain.filters import SymbolRules, rules_from_exchange_info
+from bot.domain.kline import Kline
+from bot.domain.ledger import Ledger
+from bot.domain.order import Fill, OrderIntent, Side
+from bot.domain.position import Position
+
+MINUTE_MS = 60_000
+NOON = 1_621_425_600_000  # 2021-05-19 12:00 UTC, ms
+
+
+def a_kline(
+    close="100",
+    *,
+    symbol="BTCUSDT",
+    interval="1m",
+    open_time=NOON,
+    close_time=None,
+    event_time=None,
+    is_closed=True,
+    **changes,
+) -> Kline:
+    """One update; closed by default, then its event_time is its close_time."""
+    close_time = open_time + MINUTE_MS - 1 if close_time is None else close_time
+    values = {
+        "symbol": symbol,
+        "interval": interval,
+        "open_time": open_time,
+        "close_time": close_time,
+        "event_time": close_time if event_time is None else event_time,
+        "is_closed": is_closed,
+        **dict.fromkeys(("open", "high", "low", "close"), Decimal(close)),
+        "volume": Decimal(1),
+        "quote_volume": Decimal(close),
+    }
+    return Kline(**(values | changes))
+
+
+def klines_of(*closes, symbol="BTCUSDT", start=NOON) -> list[Kline]:
+    """Closed klines, one a minute."""
+    return [a_kline(c, symbol=symbol, open_time=start + i * MINUTE_MS) for i, c in enumerate(closes)]
+
+
+def rules_of(
+    symbol="BTCUSDT",
+    *,
+    step="0.00001",
+    min_qty="0.00001",
+    max_qty="9000",
+    min_notional="10",
+    notional_filter="MIN_NOTIONAL",
+    max_notional="0",
+    quote_asset="USDT",
+) -> SymbolRules:
+    return SymbolRules(
+        symbol=symbol,
+        base_asset=symbol.removesuffix(quote_asset),
+        quote_asset=quote_asset,
+        step_size=Decimal(step),
+        min_qty=Decimal(min_qty),
+        max_qty=Decimal(max_qty),
+        min_notional=Decimal(min_notional),
+        notional_filter=notional_filter,
+        max_notional=Decimal(max_notional),
+    )
+
+
+def a_filter(name, **values) -> dict:
+    return {"filterType": name, **values}
+
+
+def symbol_info(
+    symbol="BTCUSDT", *, lot=("0.00001", "9000", "0.00001"), market_lot=None, quote_asset="USDT", **notional
+):
+    """One symbol of exchangeInfo; lots are (minQty, maxQty, stepSize), e.g. `MIN_NOTIONAL="10"` adds that filter."""
+    filters = [a_filter("PRICE_FILTER", minPrice="0.01", maxPrice="1000000", tickSize="0.01")]
+    for name, values in (("LOT_SIZE", lot), ("MARKET_LOT_SIZE", market_lot)):
+        if values is not None:
+            filters.append(a_filter(name, **dict(zip(("minQty", "maxQty", "stepSize"), values, strict=True))))
+    filters += [a_filter(name, minNotional=value) for name, value in notional.items()]
+    return {
+        "symbol": symbol,
+        "status": "TRADING",
+        "baseAsset": symbol.removesuffix(quote_asset),
+        "quoteAsset": quote_asset,
+        "filters": filters,
+    }
+
+
+def exchange_info(*symbols) -> dict:
+    return {"timezone": "UTC", "symbols": list(symbols)}
+
+
+def rules_by_info(**changes) -> SymbolRules:
+    """The rules that exchangeInfo of one symbol gives."""
+    return rules_from_exchange_info(exchange_info(symbol_info(**changes)))[changes.get("symbol", "BTCUSDT")]
+
+
+def a_fill(
+    side="BUY",
+    quantity="1",
+    price="100",
+    *,
+    symbol="BTCUSDT",
+    commission="0",
+    commission_asset=None,
+    trade_id=1,
+    order_id=1,
+    client_order_id="bh-1",
+    time=NOON,
+) -> Fill:
+    """One execution; the commission is in the base asset of a BUY, in the quote asset of a SELL, unless told."""
+    price, quantity = Decimal(price), Decimal(quantity)
+    return Fill(
+        client_order_id=client_order_id,
+        order_id=order_id,
+        trade_id=trade_id,
+        symbol=symbol,
+        side=Side(side),
+        price=price,
+        quantity=quantity,
+        quote_quantity=price * quantity,
+        commission=Decimal(commission),
+        commission_asset=commission_asset or (symbol.removesuffix("USDT") if side == "BUY" else "USDT"),
+        time=time,
+    )
+
+
+def an_intent(side="BUY", quantity="1", close="100", *, symbol="BTCUSDT", client_order_id="bh-1", kline=None):
+    kline = kline or a_kline(close, symbol=symbol)
+    return OrderIntent(
+        client_order_id=client_order_id,
+        symbol=symbol,
+        side=Side(side),
+        quantity=Decimal(quantity),
+        close=Decimal(close),
+        open_time=kline.open_time,
+        event_time=kline.event_time,
+        reason="a test",
+    )
+
+
+def a_position(quantity="1", average_price="100") -> Position:
+    return Position(quantity=Decimal(quantity), average_price=Decimal(average_price))
+
+
+def a_ledger(cash="10000", *rules, positions=None, marks=None, max_daily_loss=None) -> Ledger:
+    """A ledger that already holds `positions` (symbol: quantity) and has seen `marks` (symbol: close)."""
+    rules = rules or (rules_of(),)
+    loss = None if max_daily_loss is None else Decimal(max_daily_loss)
+    ledger = Ledger(Decimal(cash), {r.symbol: r for r in rules}, loss)
+    for symbol, quantity in (positions or {}).items():
+        ledger.positions[symbol] = a_position(quantity)
+    for symbol, close in (marks or {}).items():
+        ledger.mark(symbol, Decimal(close), NOON)
+    return ledger
