@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from operator import attrgetter, sub
 from pathlib import Path
-from typing import IO
+from typing import cast
 
 import msgspec
+
+from bot.domain.kline import INTERVALS_MS, Kline
 
 COLUMNS = (
     *("open_time", "open", "high", "low", "close", "volume", "close_time"),
@@ -32,10 +34,6 @@ _REQUIRED = COLUMNS[:6]
 _SUFFIXES = (".csv.gz", ".csv", ".zip", ".parquet")
 
 _UNITS_MS = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000}
-_INTERVALS_MS = {
-    name: int(name[:-1]) * _UNITS_MS[name[-1]]
-    for name in ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w")
-}
 _MONTHS = frozenset({"1M", "1mo"})  # the stream's name and the archive's
 
 # The archive counts us from 2025 on and only the size tells: 10^14 ms is the year 5138, and 10^17 us as well.
@@ -44,8 +42,8 @@ _TIME_END = 10**17
 _MAX_DIGITS = 40
 _MAX_EXPONENT = 30
 
-# A row as nearly all files have it: the row, open_time, close, close_time. It runs over many rows in one call; rows that
-# it does not match go to `_checked`, which has the last word. So it must never match what `_checked` refuses.
+# A row as nearly all files have it: the row, open_time, close, close_time. It runs over many rows in one call; rows it
+# does not match go to `_checked`, which has the last word. So it must never match what `_checked` refuses.
 _T = r"[1-9]\d{0,16}"
 _N = r"\d{1,20}(?:\.\d{1,20})?(?:[eE][+-]?[0-2]?\d)?"
 _P = rf"(?=[0-9.]*[1-9]){_N}"
@@ -64,10 +62,11 @@ class FileError(ValueError):
 
 
 class HistoryRow(msgspec.Struct, frozen=True, gc=False):
-    """One closed kline of a file; times in ms since the epoch, UTC.
+    """One closed kline of a file; times in ms since the epoch, UTC, volume in the base asset.
 
     `text` is the row as 12 fields, every one validated when it was read. The values that a backtest does not look at
-    are made from it on demand: made at once they would double the time and the memory of reading.
+    are made from it on demand: made at once they would double the time and the memory of reading. `quote_volume` is
+    None where the file does not say.
     """
 
     open_time: int
@@ -92,14 +91,20 @@ class HistoryRow(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def volume(self) -> Decimal:
-        """Base asset."""
         return self._decimal(5)
 
     @property
     def quote_volume(self) -> Decimal | None:
-        """Quote asset; None where the file does not say."""
         value = self.text.split(",", 8)[7]
         return Decimal(value) if value else None
+
+    def kline(self, symbol: str, interval: str) -> Kline:
+        """Return the row as the closed kline message that it is, with event_time = close_time."""
+        _, opened, high, low, _, volume, _, quote, _ = self.text.split(",", 8)
+        prices = (Decimal(opened), Decimal(high), Decimal(low), self.close)
+        known = Decimal(quote) if quote else None
+        times = (self.open_time, self.close_time, self.close_time)
+        return Kline(symbol, interval, *times, *prices, Decimal(volume), known, is_closed=True)
 
 
 @dataclass(slots=True)
@@ -137,10 +142,10 @@ def interval_ms(interval: str) -> int:
     Raises ValueError, one line with the legal ones, for any other text. The month is refused too: it has no fixed
     length, and close_time and max_gap are defined by one. Source: Binance, klines, intervals.
     """
-    if interval in _INTERVALS_MS:
-        return _INTERVALS_MS[interval]
+    if interval in INTERVALS_MS:
+        return INTERVALS_MS[interval]
     month = " (a month has no fixed length)" if interval in _MONTHS else ""
-    raise ValueError(f"interval {_shown(interval)} is not supported{month}; use one of {', '.join(_INTERVALS_MS)}")
+    raise ValueError(f"interval {_shown(interval)} is not supported{month}; use one of {', '.join(INTERVALS_MS)}")
 
 
 def read_series(
@@ -216,7 +221,7 @@ def _parts_of_name(path: Path) -> tuple[str, str | None]:
     name = rest.partition("-")[0]
     if name in _MONTHS:
         raise _error(path, None, f"klines of a month ({name}) have no fixed length; give files of 1s to 1w")
-    return symbol, name if name in _INTERVALS_MS else None
+    return symbol, name if name in INTERVALS_MS else None
 
 
 def _size(path: Path) -> int:
@@ -271,7 +276,7 @@ def _text_of(path: Path) -> tuple[str, bool]:
         raise _error(path, line, "is neither text in UTF-8 nor gzip, zip or parquet; export it again") from error
 
 
-def _unpacked(path: Path, opened: Callable[[], gzip.GzipFile | IO[bytes]]) -> bytes:
+def _unpacked(path: Path, opened: Callable[[], io.BufferedIOBase]) -> bytes:
     try:
         with opened() as stream:
             return stream.read()
@@ -279,7 +284,7 @@ def _unpacked(path: Path, opened: Callable[[], gzip.GzipFile | IO[bytes]]) -> by
         line = 1
         # Once more in small pieces, to say how far it is whole.
         with suppress(Exception), opened() as stream:
-            while piece := stream.read(256):
+            while piece := stream.read1(256):
                 line += piece.count(b"\n")
         reason = _shown(str(error))
         raise _error(path, line, f"cannot be unpacked further ({reason}); download it again") from error
@@ -296,7 +301,7 @@ def _zip_member(path: Path, data: bytes) -> bytes:
             names = ", ".join(_shown(member.filename) for member in members[:3]) or "nothing"
             more = f" and {len(members) - 3} more" if len(members) > 3 else ""
             raise _error(path, 1, f"the zip holds {names}{more}; it must hold one .csv and nothing else")
-        return _unpacked(path, lambda: archive.open(members[0]))
+        return _unpacked(path, lambda: cast("io.BufferedIOBase", archive.open(members[0])))
 
 
 def _parquet_as_csv(path: Path, data: bytes) -> str:
@@ -304,28 +309,24 @@ def _parquet_as_csv(path: Path, data: bytes) -> str:
 
     try:
         frame = pl.read_parquet(io.BytesIO(data))
-    except (Exception, pl.exceptions.PanicException) as error:
-        raise _no_parquet(path, error) from error
-    if not set(_REQUIRED) <= set(frame.columns):
-        if len(frame.columns) != len(COLUMNS) or _misplaced(frame.columns):
-            raise _error(path, 1, f"lacks columns; they must be named, or be 12 in this order: {', '.join(COLUMNS)}")
-        frame = frame.rename(dict(zip(frame.columns, COLUMNS, strict=True)))
-    texts = []
-    for name in COLUMNS:
-        column = pl.col(name) if name in frame.columns else pl.lit(None, pl.String).alias(name)
-        if isinstance(frame.schema.get(name), pl.Datetime):
-            column = column.dt.epoch("ms")
-        # Of a float this makes the shortest text that reads back as the same float.
-        texts.append(column.cast(pl.String))
-    try:
+        if not set(_REQUIRED) <= set(frame.columns):
+            if len(frame.columns) != len(COLUMNS) or _misplaced(frame.columns):
+                problem = f"lacks columns; they must be named, or be 12 in this order: {', '.join(COLUMNS)}"
+                raise _error(path, 1, problem)
+            frame = frame.rename(dict(zip(frame.columns, COLUMNS, strict=True)))
+        texts = []
+        for name in COLUMNS:
+            column = pl.col(name) if name in frame.columns else pl.lit(None, pl.String).alias(name)
+            if isinstance(frame.schema.get(name), pl.Datetime):
+                column = column.dt.epoch("ms")
+            # Of a float this makes the shortest text that reads back as the same float.
+            texts.append(column.cast(pl.String))
         return frame.select(texts).write_csv(include_header=False)
+    except FileError:
+        raise
     except (Exception, pl.exceptions.PanicException) as error:
-        raise _no_parquet(path, error) from error
-
-
-def _no_parquet(path: Path, error: BaseException) -> FileError:
-    reason = _shown(str(error).partition("\n")[0])
-    return _error(path, 1, f"cannot be read as parquet ({reason}); export it again")
+        reason = _shown(str(error).partition("\n")[0])
+        raise _error(path, 1, f"cannot be read as parquet ({reason}); export it again") from error
 
 
 def _misplaced(names: Sequence[str]) -> str | None:
@@ -410,7 +411,7 @@ def _fields(path: Path, line: int, text: str) -> list[str]:
 
 
 def _checked(path: Path, line: int, text: str) -> tuple[str, str, str, str]:
-    """Return what `_ROW` finds of a row that may have quotes or unusual numbers; raises FileError naming what is wrong."""
+    """Return what `_ROW` finds, of a row that may have quotes or unusual numbers; raises FileError if it is wrong."""
     fields = _fields(path, line, text)
     for column, value in zip(COLUMNS, fields, strict=True):
         if value or column in _REQUIRED:
@@ -460,7 +461,7 @@ def _interval_of(known: _Pending, times: list[int], first: dict[int, int]) -> tu
     smallest = min(map(sub, times[1:], times), default=0)
     if known.named is not None:
         name = known.named[0]
-        step = _INTERVALS_MS[name]
+        step = INTERVALS_MS[name]
         # A larger smallest step is no contradiction: rows may be missing.
         if known.unnamed is not None and 0 < smallest < step:
             raise _two_intervals(known.unnamed, _interval_name(smallest), known.named)
