@@ -1,0 +1,254 @@
+"""How orders sent are journaled: the intent before the order leaves, its end and its fills in one transaction after.
+
+All is kept for ever. Decimals are text in plain form, times are ms UTC as integers.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from bot.adapters.sqlite.database import Database, DatabaseOwner, Migration
+from bot.domain.money import plain
+from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side
+from bot.ports import JournalEntry, StoreError
+
+MIGRATIONS: Sequence[Migration] = (
+    (
+        # `recorded` counts up without AUTOINCREMENT, which would write one more page a commit: no row is ever deleted.
+        """
+        CREATE TABLE intents (
+            recorded INTEGER PRIMARY KEY,
+            client_order_id TEXT NOT NULL UNIQUE,
+            symbol TEXT NOT NULL,
+            side TEXT NOT NULL,
+            quantity TEXT NOT NULL,
+            close TEXT NOT NULL,
+            open_time INTEGER NOT NULL,
+            event_time INTEGER NOT NULL,
+            reason TEXT NOT NULL,
+            quote_reserved TEXT NOT NULL,
+            status TEXT NOT NULL DEFAULT 'RECORDED',
+            order_id INTEGER,
+            detail TEXT NOT NULL DEFAULT ''
+        ) STRICT
+        """,
+        "CREATE INDEX unresolved_intents ON intents (symbol) WHERE status = 'RECORDED'",
+        # `position` is the place in the order's report.
+        """
+        CREATE TABLE fills (
+            symbol TEXT NOT NULL,
+            trade_id INTEGER NOT NULL,
+            client_order_id TEXT NOT NULL,
+            position INTEGER NOT NULL,
+            order_id INTEGER NOT NULL,
+            side TEXT NOT NULL,
+            price TEXT NOT NULL,
+            quantity TEXT NOT NULL,
+            quote_quantity TEXT NOT NULL,
+            commission TEXT NOT NULL,
+            commission_asset TEXT NOT NULL,
+            time INTEGER NOT NULL,
+            PRIMARY KEY (symbol, trade_id)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX fills_of_an_order ON fills (client_order_id, position)",
+        "CREATE TABLE notes (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    ),
+)
+
+_INTENT_COLUMNS = (
+    "client_order_id, symbol, side, quantity, close, open_time, event_time, reason, quote_reserved, status, order_id, "
+    "detail"
+)
+_FILL_COLUMNS = (
+    "client_order_id, order_id, trade_id, symbol, side, price, quantity, quote_quantity, commission, commission_asset, "
+    "time"
+)
+
+
+class JournaledOrder(msgspec.Struct, frozen=True):
+    """One order as the journal knows it; `order_id` is the exchange's, None until the order was settled.
+
+    `status` is RECORDED or a final one; `fills` are in the order in which the report gave them.
+    """
+
+    intent: OrderIntent
+    status: OrderStatus
+    order_id: int | None
+    detail: str
+    fills: tuple[Fill, ...]
+
+
+class SqliteJournal(DatabaseOwner):
+    """`ports.OrderJournal` in one file.
+
+    One process writes it and any number read it at the same time; within the writing process all methods are
+    thread-safe. Every method raises StoreError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open for writing; the file is created and migrated if need be. Raises StoreError."""
+        self._database = Database(path, MIGRATIONS)
+
+    @classmethod
+    def read_only(cls, path: Path) -> Self:
+        """Open for reading beside a running bot or without one; nothing is created or changed. Raises StoreError."""
+        journal = cls.__new__(cls)
+        journal._database = Database(path, MIGRATIONS, read_only=True)
+        return journal
+
+    def record(self, intent: OrderIntent) -> bool:
+        """Store an intent before its order leaves; False if the id is known already (then nothing changes)."""
+        row = (
+            intent.client_order_id,
+            intent.symbol,
+            intent.side.value,
+            plain(intent.quantity),
+            plain(intent.close),
+            intent.open_time,
+            intent.event_time,
+            intent.reason,
+            plain(intent.quote_reserved),
+        )
+        with self._database.writing() as connection:
+            cursor = connection.execute(
+                "INSERT INTO intents (client_order_id, symbol, side, quantity, close, open_time, event_time, reason, "
+                "quote_reserved) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (client_order_id) DO NOTHING",
+                row,
+            )
+            return cursor.rowcount == 1
+
+    def settle(self, report: OrderReport) -> None:
+        """Store an order's final status and fills. The first settlement of an id stands; later ones change nothing.
+
+        Raises ValueError if the status is not final or a fill is of another order, StoreError if the id was never recorded or if a fill is booked
+        for another order already; then nothing is stored.
+        """
+        if not report.status.is_final:
+            raise ValueError(f"order {report.client_order_id} is {report.status}, only a final status is journaled")
+        if any(fill.client_order_id != report.client_order_id for fill in report.fills):
+            raise ValueError(f"the report of order {report.client_order_id} holds fills of other orders")
+        with self._database.writing() as connection:
+            cursor = connection.execute(
+                "UPDATE intents SET status = ?, order_id = ?, detail = ? "
+                "WHERE client_order_id = ? AND status = 'RECORDED'",
+                (report.status.value, report.order_id, report.detail, report.client_order_id),
+            )
+            if cursor.rowcount == 0:
+                known = connection.execute("SELECT 1 FROM intents WHERE client_order_id = ?", (report.client_order_id,))
+                if known.fetchone() is None:
+                    raise StoreError(f"order {report.client_order_id} was never recorded: record its intent first")
+                return
+            for position, fill in enumerate(report.fills):
+                cursor = connection.execute(
+                    f"INSERT INTO fills ({_FILL_COLUMNS}, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                    "ON CONFLICT (symbol, trade_id) DO NOTHING",
+                    (*_fill_row(fill), position),
+                )
+                if cursor.rowcount == 0:
+                    # Neither dropped nor booked twice in silence: both would falsify the position.
+                    raise StoreError(
+                        f"order {report.client_order_id}: its fill {fill.trade_id} of {fill.symbol} is journaled "
+                        f"already: compare the book with the exchange's (reconcile)"
+                    )
+
+    def entry(self, client_order_id: str) -> JournaledOrder | None:
+        """Return what is known of one order, None if it was never recorded."""
+        orders = self._orders("client_order_id = ?", client_order_id)
+        return orders[0] if orders else None
+
+    def unresolved(self, symbol: str | None = None) -> list[JournalEntry]:
+        """Return the orders whose fate is unknown, in the order in which they were recorded."""
+        if symbol is None:
+            return [*self._orders("status = 'RECORDED'")]
+        return [*self._orders("status = 'RECORDED' AND symbol = ?", symbol)]
+
+    def settled(self, symbol: str | None = None) -> list[JournaledOrder]:
+        """Return all orders that ended, in the order in which they were recorded: the state of one moment."""
+        if symbol is None:
+            return self._orders("status <> 'RECORDED'")
+        return self._orders("status <> 'RECORDED' AND symbol = ?", symbol)
+
+    def get_note(self, key: str) -> str | None:
+        """Return a remembered fact of the book, None if there is none."""
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT value FROM notes WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_note(self, key: str, value: str) -> None:
+        """Remember a fact of the book; the last value of a key stands."""
+        with self._database.writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO notes (key, value) VALUES (?, ?)", (key, value))
+
+    def _orders(self, condition: str, *parameters: str) -> list[JournaledOrder]:
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                f"SELECT {_INTENT_COLUMNS} FROM intents WHERE {condition} ORDER BY recorded", parameters
+            ).fetchall()
+            fills: dict[str, list[Fill]] = {row[0]: [] for row in rows}
+            for row in connection.execute(
+                f"SELECT {_FILL_COLUMNS} FROM fills WHERE client_order_id IN "
+                f"(SELECT client_order_id FROM intents WHERE {condition}) ORDER BY client_order_id, position",
+                parameters,
+            ):
+                fills[row[0]].append(_fill(row))
+        return [_order(row, tuple(fills[row[0]])) for row in rows]
+
+
+def _order(row: tuple[Any, ...], fills: tuple[Fill, ...]) -> JournaledOrder:
+    client_order_id, symbol, side, quantity, close, open_time, event_time, reason, quote_reserved = row[:9]
+    status, order_id, detail = row[9:]
+    return JournaledOrder(
+        intent=OrderIntent(
+            client_order_id=client_order_id,
+            symbol=symbol,
+            side=Side(side),
+            quantity=Decimal(quantity),
+            close=Decimal(close),
+            open_time=open_time,
+            event_time=event_time,
+            reason=reason,
+            quote_reserved=Decimal(quote_reserved),
+        ),
+        status=OrderStatus(status),
+        order_id=order_id,
+        detail=detail,
+        fills=fills,
+    )
+
+
+def _fill_row(fill: Fill) -> tuple[Any, ...]:
+    return (
+        fill.client_order_id,
+        fill.order_id,
+        fill.trade_id,
+        fill.symbol,
+        fill.side.value,
+        plain(fill.price),
+        plain(fill.quantity),
+        plain(fill.quote_quantity),
+        plain(fill.commission),
+        fill.commission_asset,
+        fill.time,
+    )
+
+
+def _fill(row: tuple[Any, ...]) -> Fill:
+    client_order_id, order_id, trade_id, symbol, side, price, quantity, quote_quantity = row[:8]
+    commission, commission_asset, time = row[8:]
+    return Fill(
+        client_order_id=client_order_id,
+        order_id=order_id,
+        trade_id=trade_id,
+        symbol=symbol,
+        side=Side(side),
+        price=Decimal(price),
+        quantity=Decimal(quantity),
+        quote_quantity=Decimal(quote_quantity),
+        commission=Decimal(commission),
+        commission_asset=commission_asset,
+        time=time,
+    )

@@ -1,0 +1,329 @@
+"""How klines and trades are stored and read back: tables `Crypto_Table` and `Crypto_Trades` of contract section 3.
+
+Decimals are text in plain form (`0.00000001`), times are ms UTC as integers.
+"""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from bot.adapters.sqlite.database import Database, DatabaseOwner, Migration
+from bot.domain.kline import Kline
+from bot.domain.money import plain
+from bot.domain.order import Side, Trade
+
+MIGRATIONS: Sequence[Migration] = (
+    (
+        """
+        CREATE TABLE Crypto_Table (
+            symbol TEXT NOT NULL,
+            kline_key TEXT NOT NULL,
+            interval TEXT NOT NULL,
+            open_time INTEGER NOT NULL,
+            close_time INTEGER NOT NULL,
+            event_time INTEGER NOT NULL,
+            open TEXT NOT NULL,
+            high TEXT NOT NULL,
+            low TEXT NOT NULL,
+            close TEXT NOT NULL,
+            volume TEXT NOT NULL,
+            quote_volume TEXT,
+            is_closed INTEGER NOT NULL,
+            received_event_time INTEGER,
+            PRIMARY KEY (symbol, kline_key)
+        ) STRICT, WITHOUT ROWID
+        """,
+        # kline_key makes the order total and is part of the index anyway.
+        """
+        CREATE INDEX klines_in_message_order
+        ON Crypto_Table (symbol, open_time, is_closed, event_time, kline_key)
+        """,
+        "CREATE INDEX klines_to_prune ON Crypto_Table (open_time) WHERE is_closed = 0",
+        """
+        CREATE TABLE Crypto_Trades (
+            symbol TEXT NOT NULL,
+            client_order_id TEXT NOT NULL,
+            side TEXT NOT NULL,
+            close TEXT NOT NULL,
+            sale_price TEXT NOT NULL,
+            quantity TEXT NOT NULL,
+            volume TEXT NOT NULL,
+            commission TEXT NOT NULL,
+            commission_asset TEXT NOT NULL,
+            ticker TEXT NOT NULL,
+            order_id INTEGER NOT NULL,
+            time INTEGER NOT NULL,
+            mode TEXT NOT NULL,
+            bot_id TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            commissions TEXT NOT NULL,
+            PRIMARY KEY (symbol, client_order_id)
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
+)
+
+_KLINE_COLUMNS = (
+    "symbol, interval, open_time, close_time, event_time, open, high, low, close, volume, quote_volume, is_closed, "
+    "received_event_time"
+)
+_TRADE_COLUMNS = (
+    "symbol, side, time, sale_price, quantity, volume, commission, commission_asset, close, order_id, client_order_id, "
+    "mode, bot_id, reason, commissions"
+)
+# Symbols are few and klines many: one look-up in the index for each symbol instead of a scan of all rows.
+_SYMBOLS = """
+    WITH RECURSIVE found (symbol) AS (
+        SELECT min(symbol) FROM Crypto_Table
+        UNION ALL
+        SELECT (SELECT min(symbol) FROM Crypto_Table WHERE symbol > found.symbol) FROM found
+        WHERE found.symbol IS NOT NULL
+    )
+    SELECT symbol FROM found WHERE symbol IS NOT NULL
+"""
+_SLICE = 2_000
+_PRUNE_SLICE = 500
+
+
+def kline_key(kline: Kline) -> str:
+    """Return a kline's sort key: `INTERVAL#open_time#event_time`, of a closed one `INTERVAL#open_time#closed`."""
+    return f"{kline.interval}#{kline.open_time}#{'closed' if kline.is_closed else kline.event_time}"
+
+
+class SqliteStore(DatabaseOwner):
+    """`ports.Store` in one file, and what the command line reads of it.
+
+    One process writes it and any number read it at the same time; within the writing process all methods are
+    thread-safe. Every method raises StoreError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open for writing; the file is created and migrated if need be. Raises StoreError."""
+        self._database = Database(path, MIGRATIONS)
+
+    @classmethod
+    def read_only(cls, path: Path) -> Self:
+        """Open for reading beside a running bot or without one; nothing is created or changed. Raises StoreError."""
+        store = cls.__new__(cls)
+        store._database = Database(path, MIGRATIONS, read_only=True)
+        return store
+
+    def write(self, klines: Sequence[Kline], trades: Sequence[Trade]) -> None:
+        """Store all in one transaction. A kline replaces the one of its key; a trade stays as it was first written."""
+        kline_rows = [_kline_row(kline) for kline in klines]
+        trade_rows = [_trade_row(trade) for trade in trades]
+        with self._database.writing() as connection:
+            connection.executemany(
+                f"INSERT OR REPLACE INTO Crypto_Table (kline_key, {_KLINE_COLUMNS}) VALUES ({_marks(14)})", kline_rows
+            )
+            connection.executemany(
+                f"INSERT INTO Crypto_Trades (ticker, {_TRADE_COLUMNS}) VALUES ({_marks(16)}) ON CONFLICT DO NOTHING",
+                trade_rows,
+            )
+
+    def last_klines(self, symbol: str, count: int) -> list[Kline]:
+        """Return the last `count` klines of a symbol in message order, oldest first."""
+        return self._newest_klines(symbol, None, None, max(count, 0))
+
+    def klines(
+        self,
+        symbol: str | None = None,
+        interval: str | None = None,
+        since: int | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Kline]:
+        """Iterate over klines by (open_time, is_closed, event_time), oldest first; of several symbols, merged.
+
+        `since` is the smallest open_time in ms; `limit` keeps the newest so many. Rows are read in slices as they are
+        asked for, so a slow consumer holds nothing open; what is stored meanwhile may be among them.
+        """
+        symbols = self.symbols() if symbol is None else [symbol]
+        if limit is None:
+            return heapq.merge(*(self._klines_in_slices(each, interval, since) for each in symbols), key=_message_order)
+        limit = max(limit, 0)
+        newest = [kline for each in symbols for kline in self._newest_klines(each, interval, since, limit)]
+        newest.sort(key=_message_order)
+        return iter(newest[max(len(newest) - limit, 0) :])
+
+    def trades(self, symbol: str | None = None) -> Iterator[Trade]:
+        """Iterate over all trades by (time, client_order_id), oldest first."""
+        condition, parameters = ("WHERE symbol = ?", (symbol,)) if symbol is not None else ("", ())
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                f"SELECT {_TRADE_COLUMNS} FROM Crypto_Trades {condition} ORDER BY time, client_order_id, symbol",
+                parameters,
+            ).fetchall()
+        return map(_trade, rows)
+
+    def trade_ids(self, symbol: str) -> set[str]:
+        """Return the client order ids of a symbol's stored trades."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT client_order_id FROM Crypto_Trades WHERE symbol = ?", (symbol,))
+            return {client_order_id for (client_order_id,) in rows}
+
+    def symbols(self) -> list[str]:
+        """Return the symbols that have klines, sorted."""
+        with self._database.reading() as connection:
+            return [symbol for (symbol,) in connection.execute(_SYMBOLS)]
+
+    def kline_count(self, symbol: str | None = None) -> int:
+        """Return how many klines are stored, of one symbol or of all."""
+        return self._count("Crypto_Table", symbol)
+
+    def trade_count(self, symbol: str | None = None) -> int:
+        """Return how many trades are stored, of one symbol or of all."""
+        return self._count("Crypto_Trades", symbol)
+
+    def prune(self, before_ms: int) -> int:
+        """Delete unclosed klines with an open_time before `before_ms`; return how many went.
+
+        Each slice is a transaction of its own, so that a write waits for one slice at most.
+        """
+        pruned = 0
+        while True:
+            with self._database.writing() as connection:
+                cursor = connection.execute(
+                    "DELETE FROM Crypto_Table WHERE (symbol, kline_key) IN (SELECT symbol, kline_key "
+                    "FROM Crypto_Table WHERE is_closed = 0 AND open_time < ? ORDER BY open_time LIMIT ?)",
+                    (before_ms, _PRUNE_SLICE),
+                )
+            pruned += cursor.rowcount
+            if cursor.rowcount < _PRUNE_SLICE:
+                return pruned
+
+    def _klines_in_slices(self, symbol: str, interval: str | None, since: int | None) -> Iterator[Kline]:
+        condition, parameters = _kline_filter(symbol, interval, since)
+        behind: tuple[Any, ...] = ()
+        while True:
+            with self._database.reading() as connection:
+                rows = connection.execute(
+                    f"SELECT {_KLINE_COLUMNS} FROM Crypto_Table WHERE {condition} "
+                    + ("AND (open_time, is_closed, event_time, kline_key) > (?, ?, ?, ?) " if behind else "")
+                    + "ORDER BY open_time, is_closed, event_time, kline_key LIMIT ?",
+                    (*parameters, *behind, _SLICE),
+                ).fetchall()
+            klines = [_kline(row) for row in rows]
+            yield from klines
+            if len(klines) < _SLICE:
+                return
+            last = klines[-1]
+            behind = (last.open_time, last.is_closed, last.event_time, kline_key(last))
+
+    def _newest_klines(self, symbol: str, interval: str | None, since: int | None, limit: int) -> list[Kline]:
+        condition, parameters = _kline_filter(symbol, interval, since)
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                f"SELECT {_KLINE_COLUMNS} FROM Crypto_Table WHERE {condition} "
+                "ORDER BY open_time DESC, is_closed DESC, event_time DESC, kline_key DESC LIMIT ?",
+                (*parameters, limit),
+            ).fetchall()
+        return [_kline(row) for row in reversed(rows)]
+
+    def _count(self, table: str, symbol: str | None) -> int:
+        condition, parameters = ("WHERE symbol = ?", (symbol,)) if symbol is not None else ("", ())
+        with self._database.reading() as connection:
+            (count,) = connection.execute(f"SELECT count(*) FROM {table} {condition}", parameters).fetchone()
+        return int(count)
+
+
+def _message_order(kline: Kline) -> tuple[int, bool, int]:
+    return kline.open_time, kline.is_closed, kline.event_time
+
+
+def _kline_filter(symbol: str, interval: str | None, since: int | None) -> tuple[str, tuple[Any, ...]]:
+    condition, parameters = "symbol = ?", [symbol]
+    if interval is not None:
+        condition, parameters = f"{condition} AND interval = ?", [*parameters, interval]
+    if since is not None:
+        return f"{condition} AND open_time >= ?", (*parameters, since)
+    return condition, tuple(parameters)
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+def _kline_row(kline: Kline) -> tuple[Any, ...]:
+    return (
+        kline_key(kline),
+        kline.symbol,
+        kline.interval,
+        kline.open_time,
+        kline.close_time,
+        kline.event_time,
+        plain(kline.open),
+        plain(kline.high),
+        plain(kline.low),
+        plain(kline.close),
+        plain(kline.volume),
+        None if kline.quote_volume is None else plain(kline.quote_volume),
+        kline.is_closed,
+        kline.received_event_time,
+    )
+
+
+def _kline(row: tuple[Any, ...]) -> Kline:
+    symbol, interval, open_time, close_time, event_time = row[:5]
+    opened, high, low, close, volume, quote_volume, is_closed, received_event_time = row[5:]
+    return Kline(
+        symbol=symbol,
+        interval=interval,
+        open_time=open_time,
+        close_time=close_time,
+        event_time=event_time,
+        open=Decimal(opened),
+        high=Decimal(high),
+        low=Decimal(low),
+        close=Decimal(close),
+        volume=Decimal(volume),
+        quote_volume=None if quote_volume is None else Decimal(quote_volume),
+        is_closed=bool(is_closed),
+        received_event_time=received_event_time,
+    )
+
+
+def _trade_row(trade: Trade) -> tuple[Any, ...]:
+    return (
+        trade.symbol,
+        trade.symbol,
+        trade.side.value,
+        trade.time,
+        plain(trade.price),
+        plain(trade.quantity),
+        plain(trade.quote_quantity),
+        plain(trade.commission),
+        trade.commission_asset,
+        plain(trade.close),
+        trade.order_id,
+        trade.client_order_id,
+        trade.mode,
+        trade.bot_id,
+        trade.reason,
+        msgspec.json.encode([(asset, plain(amount)) for asset, amount in trade.commissions]).decode(),
+    )
+
+
+def _trade(row: tuple[Any, ...]) -> Trade:
+    symbol, side, time, price, quantity, quote_quantity, commission, commission_asset, close = row[:9]
+    order_id, client_order_id, mode, bot_id, reason, commissions = row[9:]
+    return Trade(
+        symbol=symbol,
+        side=Side(side),
+        time=time,
+        price=Decimal(price),
+        quantity=Decimal(quantity),
+        quote_quantity=Decimal(quote_quantity),
+        commission=Decimal(commission),
+        commission_asset=commission_asset,
+        close=Decimal(close),
+        order_id=order_id,
+        client_order_id=client_order_id,
+        mode=mode,
+        bot_id=bot_id,
+        reason=reason,
+        commissions=msgspec.json.decode(commissions, type=tuple[tuple[str, Decimal], ...]),
+    )
