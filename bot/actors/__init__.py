@@ -1,0 +1,1 @@
+"""Thin shells: a message comes, a pure function decides, messages go."""

@@ -1,0 +1,16 @@
+"""The names by which actors reach one another; a name survives every restart of its actor."""
+
+from bot.supervision import Address
+
+BRIDGE = Address("bridge")
+MONITOR = Address("monitor")
+PERSISTENCE = Address("persistence")
+PORTFOLIO = Address("portfolio")
+
+
+def feed(symbol: str) -> Address:
+    return Address("feed", symbol)
+
+
+def trader(symbol: str) -> Address:
+    return Address("trader", symbol)

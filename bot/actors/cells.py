@@ -1,0 +1,73 @@
+"""What an actor knows that outlives its incarnation but not the process: one writer, any number of readers.
+
+Only immutable values are put in, so that a reader on another thread sees a whole one.
+"""
+
+from decimal import Decimal
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from bot.domain.kline import Kline
+from bot.domain.ledger import TradingDay
+from bot.domain.money import ZERO
+from bot.domain.position import Position
+from bot.domain.strategy import Signal
+
+T = TypeVar("T")
+
+
+class Cell(Generic[T]):
+    """One value, replaced whole."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A message whose signal waits for its order's end."""
+
+    kline: Kline
+    signal: Signal
+    client_order_id: str
+
+
+class TraderMemory(msgspec.Struct, frozen=True):
+    """What a trader knows after a message: where the next incarnation goes on.
+
+    `last` is the last kline taken, `close` the last one that counted, `previous_close` the one before it. `pending`
+    and `waiting` are set while an order is under way. `gaps`, `stale`, `in_doubt` and `dropped` count messages.
+    """
+
+    last: Kline | None = None
+    state: Any = None
+    close: Decimal | None = None
+    previous_close: Decimal | None = None
+    position: Position = Position()
+    pending: Pending | None = None
+    waiting: tuple[Kline, ...] = ()
+    taken: int = 0
+    dropped: int = 0
+    gaps: int = 0
+    stale: int = 0
+
+
+class FeedMemory(msgspec.Struct, frozen=True):
+    """The last kline that a feed passed on, how many it passed, and how many were not newer or not its own."""
+
+    last: Kline | None = None
+    passed: int = 0
+    dropped: int = 0
+    connected: bool = False
+
+
+class PortfolioMemory(msgspec.Struct, frozen=True):
+    """The wallet as last booked, in the quote asset, and the trading day's limit."""
+
+    cash: Decimal = ZERO
+    free_cash: Decimal = ZERO
+    start_cash: Decimal = ZERO
+    day: TradingDay = TradingDay()
+    disk_low: bool = False

@@ -1,0 +1,125 @@
+"""MonitorActor: what people see of a run. Nobody waits for it; it logs, counts, and keeps the last things of note."""
+
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from bot.actors.cells import Cell
+from bot.domain.money import plain
+from bot.domain.order import Trade
+from bot.messages import Notice, OrderEnded, Skipped, StreamDown, StreamUp
+from bot.supervision import (
+    Actor,
+    ActorFailed,
+    ActorQuarantined,
+    ActorRestarted,
+    ActorStarted,
+    ActorStopped,
+    Context,
+    DeadLetter,
+)
+
+KEPT = 50
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A signal or order that led to no trade, and why."""
+
+    symbol: str
+    side: str
+    name: str
+    detail: str
+    event_time: int
+
+
+class MonitorMemory(msgspec.Struct, frozen=True):
+    """The last trades, refusals and notices, newest last, and counts since the process started."""
+
+    trades: tuple[Trade, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    trade_count: int = 0
+    skipped: tuple[tuple[str, int], ...] = ()
+
+
+class MonitorActor(Actor):
+    """Takes Trade, Skipped, OrderEnded, StreamUp, StreamDown, Notice and the events about actors."""
+
+    def __init__(self, context: Context, memory: Cell[MonitorMemory], mode: str) -> None:
+        super().__init__(context)
+        self._cell = memory
+        self._log = structlog.get_logger().bind(mode=mode)
+        self._handlers: dict[type, Callable[..., None]] = {
+            Trade: self._on_trade,
+            Skipped: self._on_skipped,
+            OrderEnded: self._on_ended,
+            StreamUp: self._on_stream_up,
+            StreamDown: self._on_stream_down,
+            Notice: self._on_notice,
+            ActorStarted: self._on_actor_event,
+            ActorStopped: self._on_actor_event,
+            ActorFailed: self._on_actor_trouble,
+            ActorRestarted: self._on_actor_trouble,
+            ActorQuarantined: self._on_actor_trouble,
+            DeadLetter: self._on_actor_trouble,
+        }
+
+    def handle(self, message: object) -> None:
+        self._handlers[type(message)](message)
+
+    def _on_trade(self, trade: Trade) -> None:
+        memory = self._cell.value
+        self._keep(trades=(*memory.trades, trade)[-KEPT:], trade_count=memory.trade_count + 1)
+        self._log.info(
+            "trade",
+            symbol=trade.symbol,
+            side=trade.side.value,
+            price=plain(trade.price),
+            quantity=plain(trade.quantity),
+            quote_quantity=plain(trade.quote_quantity),
+            commission=f"{plain(trade.commission)} {trade.commission_asset}",
+            reason=trade.reason,
+            client_order_id=trade.client_order_id,
+        )
+
+    def _on_skipped(self, skipped: Skipped) -> None:
+        self._refuse(skipped.symbol, skipped.side.value, skipped.name, skipped.detail, skipped.event_time)
+
+    def _on_ended(self, ended: OrderEnded) -> None:
+        self._refuse(ended.symbol, "order", ended.status, ended.detail, ended.event_time)
+
+    def _refuse(self, symbol: str, side: str, name: str, detail: str, event_time: int) -> None:
+        memory = self._cell.value
+        counts = dict(memory.skipped)
+        counts[name] = counts.get(name, 0) + 1
+        refusal = Refusal(symbol, side, name, detail, event_time)
+        self._keep(refusals=(*memory.refusals, refusal)[-KEPT:], skipped=tuple(counts.items()))
+        self._log.info("skipped", symbol=symbol, side=side, name=name, detail=detail)
+
+    def _on_stream_up(self, up: StreamUp) -> None:
+        self._log.info("stream up", symbol=up.symbol, connection=up.connection)
+
+    def _on_stream_down(self, down: StreamDown) -> None:
+        self._log.warning("stream down", symbol=down.symbol, connection=down.connection, reason=down.reason)
+        self._note(Notice(f"feed/{down.symbol}", "warning", f"stream down: {down.reason}", down.time))
+
+    def _on_notice(self, notice: Notice) -> None:
+        self._log.log({"info": 20, "warning": 30}.get(notice.level, 40), notice.text, source=notice.source)
+        self._note(notice)
+
+    def _on_actor_event(self, event: ActorStarted | ActorStopped) -> None:
+        self._log.info(type(event).__name__, name=event.name, epoch=event.epoch)
+
+    def _on_actor_trouble(self, event: ActorFailed | ActorRestarted | ActorQuarantined | DeadLetter) -> None:
+        fields = msgspec.structs.asdict(event)
+        self._log.warning(type(event).__name__, **fields)
+        said = fields.get("error") or fields.get("reason") or f"restart {fields.get('restarts')}"
+        self._note(Notice(event.name, "warning", f"{type(event).__name__}: {said}", event.time))
+
+    def _note(self, notice: Notice) -> None:
+        self._keep(notices=(*self._cell.value.notices, notice)[-KEPT:])
+
+    def _keep(self, **changes: object) -> None:
+        value = msgspec.structs.replace(self._cell.value, **changes)
+        self.context.run_fenced(lambda: setattr(self._cell, "value", value))

@@ -1,0 +1,129 @@
+"""PersistenceActor: the only writer of the store, in batches; it also watches the disk and lets old open klines go."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from bot.actors import addresses
+from bot.domain.kline import Kline
+from bot.domain.order import Trade
+from bot.messages import DiskSpace, Flush, LogEntries, Notice, ReplayLog, Stored, Watch
+from bot.ports import Store, StoreError
+from bot.supervision import Actor, Context
+
+
+class PersistenceSettings(msgspec.Struct, frozen=True):
+    """A batch is written once it holds `batch_items` or is `batch_ms` old, so that all is readable within a second."""
+
+    batch_items: int = 500
+    batch_ms: int = 200
+    retry_ms: int = 1_000
+    watch_ms: int = 10_000
+    min_free_bytes: int = 500_000_000
+    keep_open_klines_ms: int = 7 * 86_400_000
+    prune_every_ms: int = 3_600_000
+
+
+class PersistenceActor(Actor):
+    """Takes LogEntries; gives Stored once they are written, DiskSpace when the free space crosses the limit.
+
+    What the store does not take is kept and tried again; nothing is acknowledged that was not written.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        settings: PersistenceSettings,
+        store: Store,
+        free_bytes: Callable[[], int],
+        now_ms: Callable[[], int],
+    ) -> None:
+        super().__init__(context)
+        self._settings = settings
+        self._store = store
+        self._free_bytes = free_bytes
+        self._now_ms = now_ms
+        self._klines: list[Kline] = []
+        self._trades: list[Trade] = []
+        self._upto = 0
+        self._flush_due = False
+        self._failing = False
+        self._disk_low = False
+        self._pruned_ms = -settings.prune_every_ms
+        self._handlers: dict[type, Callable[..., None]] = {
+            LogEntries: self._on_entries,
+            Flush: self._on_flush,
+            Watch: self._on_watch,
+        }
+
+    def started(self) -> None:
+        self.context.tell(addresses.BRIDGE, ReplayLog())
+        self._on_watch(Watch())
+
+    def handle(self, message: object) -> None:
+        self._handlers[type(message)](message)
+
+    def stopped(self) -> None:
+        self._write()
+
+    def _on_entries(self, batch: LogEntries) -> None:
+        if batch.upto <= self._upto:
+            return
+        for entry in batch.entries:
+            if isinstance(entry, Kline):
+                self._klines.append(entry)
+            else:
+                self._trades.append(entry)
+        self._upto = batch.upto
+        if len(self._klines) + len(self._trades) >= self._settings.batch_items and not self._failing:
+            self._write()
+        elif not self._flush_due:
+            self._flush_due = True
+            self.context.after(self._settings.batch_ms, Flush())
+
+    def _on_flush(self, _: Flush) -> None:
+        self._flush_due = False
+        self._write()
+
+    def _write(self) -> None:
+        if not self._klines and not self._trades:
+            return
+        klines, trades = self._klines, self._trades
+        try:
+            self.context.check_fence()
+            self._store.write(klines, trades)
+        except StoreError as error:
+            if not self._failing:
+                self._failing = True
+                self._notice("error", f"the store takes nothing, {len(klines) + len(trades)} items wait: {error}")
+            if not self._flush_due:
+                self._flush_due = True
+                self.context.after(self._settings.retry_ms, Flush())
+            return
+        if self._failing:
+            self._failing = False
+            self._notice("info", "the store takes klines and trades again")
+        self._klines, self._trades = [], []
+        self.context.tell(addresses.BRIDGE, Stored(self._upto))
+
+    def _on_watch(self, _: Watch) -> None:
+        self.context.after(self._settings.watch_ms, Watch())
+        free = self._free_bytes()
+        is_low = free < self._settings.min_free_bytes
+        if is_low != self._disk_low:
+            self._disk_low = is_low
+            self.context.tell(addresses.PORTFOLIO, DiskSpace(free, is_low))
+            if is_low:
+                self._notice("error", f"only {free // 1_000_000} MB of disk are free: no entries until there is more")
+            else:
+                self._notice("info", "there is disk space again: entries are allowed")
+        now = self.context.clock.monotonic_ms()
+        if now - self._pruned_ms >= self._settings.prune_every_ms:
+            self._pruned_ms = now
+            try:
+                self._store.prune(self._now_ms() - self._settings.keep_open_klines_ms)
+            except StoreError as error:
+                self._notice("warning", f"old open klines were not deleted: {error}")
+
+    def _notice(self, level: str, text: str) -> None:
+        self.context.tell(addresses.MONITOR, Notice("persistence", level, text, self.context.clock.now_ms()))

@@ -1,0 +1,137 @@
+"""PortfolioActor: the only owner of the money. It sizes every order and sets its cost aside, one after another."""
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+
+import msgspec
+
+from bot.actors import addresses
+from bot.actors.cells import Cell, PortfolioMemory, TraderMemory
+from bot.domain.filters import SymbolRules
+from bot.domain.kline import Kline
+from bot.domain.ledger import Ledger, Reservation, TradingDay
+from bot.domain.order import Side
+from bot.domain.sizing import Refusal, Sized, SizingParameters, size_order
+from bot.messages import DiskSpace, Mark, OrderEnded, OrderProposal, Reserved, Skipped
+from bot.ports import OrderJournal
+from bot.supervision import Actor, Context
+
+START_CASH_NOTE = "start_cash"
+DAY_NOTE = "trading_day"
+
+
+class PortfolioActor(Actor):
+    """Takes Mark, OrderProposal, OrderEnded, DiskSpace; answers a proposal with Reserved or Skipped.
+
+    It never waits for anyone. The same proposal twice is one reservation, the same fill twice is booked once, so any
+    message may come again after a restart.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        parameters: SizingParameters,
+        rules: Mapping[str, SymbolRules],
+        journal: OrderJournal,
+        memory: Cell[PortfolioMemory],
+        traders: Mapping[str, Cell[TraderMemory]],
+        last_stored: Callable[[str], Kline | None],
+    ) -> None:
+        super().__init__(context)
+        self._parameters = parameters
+        self._rules = rules
+        self._journal = journal
+        self._cell = memory
+        self._traders = traders
+        self._last_stored = last_stored
+        self._start_cash = Decimal(0)
+        self._disk_low = False
+        self._ledger = Ledger(self._start_cash, rules)
+        self._handlers: dict[type, Callable[..., None]] = {
+            Mark: self._on_mark,
+            OrderProposal: self._on_proposal,
+            OrderEnded: self._on_ended,
+            DiskSpace: self._on_disk_space,
+        }
+
+    def started(self) -> None:
+        noted = self._journal.get_note(START_CASH_NOTE)
+        if noted is None:
+            raise ValueError("the journal knows no starting cash; it is written when a data directory is first used")
+        self._start_cash = Decimal(noted)
+        self._disk_low = self._cell.value.disk_low
+        ledger = Ledger(self._start_cash, self._rules, self._parameters.limits.max_daily_loss)
+        for entry in self._journal.settled():
+            for fill in entry.fills:
+                ledger.book(fill, entry.intent.event_time)
+        for entry in self._journal.unresolved():
+            intent = entry.intent
+            ledger.reserve(
+                intent.client_order_id,
+                Reservation(intent.symbol, intent.side, intent.quantity, intent.quote_reserved),
+            )
+        for symbol in self._rules:
+            cell = self._traders.get(symbol)
+            close = cell.value.close if cell is not None else None
+            stored = self._last_stored(symbol) if close is None else None
+            close = stored.close if stored is not None else close
+            if close is not None:
+                ledger.marks[symbol] = close
+        noted_day = self._journal.get_note(DAY_NOTE)
+        if noted_day is not None:
+            ledger.day = msgspec.json.decode(noted_day, type=TradingDay)
+        self._ledger = ledger
+        self._keep()
+
+    def handle(self, message: object) -> None:
+        self._handlers[type(message)](message)
+
+    def _on_mark(self, mark: Mark) -> None:
+        self._mark(mark.symbol, mark.close, mark.event_time)
+
+    def _mark(self, symbol: str, close: Decimal, event_time: int) -> None:
+        before = self._ledger.day
+        self._ledger.mark(symbol, close, event_time)
+        if self._ledger.day is not before and self._parameters.limits.max_daily_loss is not None:
+            self._journal.set_note(DAY_NOTE, msgspec.json.encode(self._ledger.day).decode())
+
+    def _on_proposal(self, proposal: OrderProposal) -> None:
+        ledger, symbol, order_id = self._ledger, proposal.symbol, proposal.client_order_id
+        self._mark(symbol, proposal.close, proposal.event_time)
+        held = ledger.reservations.get(order_id)
+        if held is not None:
+            self._answer(proposal, Reserved(order_id, held.quantity, held.quote))
+            return
+        if self._disk_low and proposal.signal.side is Side.BUY:
+            sized: Sized | Refusal = Refusal(
+                "DISK_LOW", "too little disk space is left to store what an entry would bring"
+            )
+        else:
+            sized = size_order(ledger, symbol, proposal.signal, proposal.close, proposal.event_time, self._parameters)
+        if isinstance(sized, Refusal):
+            side = proposal.signal.side
+            skipped = Skipped(order_id, symbol, side, sized.name, sized.detail, proposal.event_time)
+            self.context.tell(addresses.MONITOR, skipped)
+            self._answer(proposal, skipped)
+            return
+        ledger.reserve(order_id, Reservation(symbol, proposal.signal.side, sized.quantity, sized.quote_reserved))
+        self._keep()
+        self._answer(proposal, Reserved(order_id, sized.quantity, sized.quote_reserved))
+
+    def _answer(self, proposal: OrderProposal, answer: Reserved | Skipped) -> None:
+        self.context.tell(addresses.trader(proposal.symbol), answer)
+
+    def _on_ended(self, ended: OrderEnded) -> None:
+        for fill in ended.fills:
+            self._ledger.book(fill, ended.event_time)
+        self._ledger.release(ended.client_order_id)
+        self._keep()
+
+    def _on_disk_space(self, space: DiskSpace) -> None:
+        self._disk_low = space.is_low
+        self._keep()
+
+    def _keep(self) -> None:
+        ledger = self._ledger
+        memory = PortfolioMemory(ledger.cash, ledger.free_cash(), self._start_cash, ledger.day, self._disk_low)
+        self.context.run_fenced(lambda: setattr(self._cell, "value", memory))

@@ -1,0 +1,149 @@
+"""The tree as data: which actors there are, in which order they start, and what happens when one fails.
+
+Started in this order, stopped in the reverse one: feeds stop first, persistence and monitor last.
+"""
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from bot.actors import addresses
+from bot.actors.cells import Cell, FeedMemory, PortfolioMemory, TraderMemory
+from bot.actors.feed import FeedActor, FeedSettings
+from bot.actors.kafka_bridge import KafkaBridgeActor
+from bot.actors.monitor import MonitorActor, MonitorMemory
+from bot.actors.persistence import PersistenceActor, PersistenceSettings
+from bot.actors.portfolio import PortfolioActor
+from bot.actors.trader import TraderActor, TraderSettings
+from bot.domain.filters import SymbolRules
+from bot.domain.kline import Kline
+from bot.domain.order import Trade
+from bot.domain.sizing import SizingParameters
+from bot.domain.strategy import Strategy
+from bot.gateway import OrderGateway
+from bot.messages import (
+    Backfilled,
+    DiskSpace,
+    LogEntries,
+    Mark,
+    Notice,
+    OrderEnded,
+    OrderProposal,
+    ReplayLog,
+    Reserved,
+    Skipped,
+    Stored,
+    StreamDown,
+    StreamUp,
+)
+from bot.ports import EventLog, MarketHistory, MarketStream, OrderJournal, Store
+from bot.supervision import ChildSpec, Context, Exceeded, Lane
+
+LANES: dict[type, Lane] = {
+    Kline: Lane.STREAM,
+    OrderProposal: Lane.MUST,
+    OrderEnded: Lane.MUST,
+    Trade: Lane.MUST,
+    Mark: Lane.MUST,
+    Backfilled: Lane.MUST,
+    LogEntries: Lane.MUST,
+    Reserved: Lane.CONTROL,
+    Skipped: Lane.CONTROL,
+    Stored: Lane.CONTROL,
+    ReplayLog: Lane.CONTROL,
+    StreamUp: Lane.CONTROL,
+    StreamDown: Lane.CONTROL,
+    DiskSpace: Lane.CONTROL,
+    Notice: Lane.CONTROL,
+}
+
+
+class Memories:
+    """The cells of all actors of one process, by symbol where there is one actor a symbol."""
+
+    def __init__(self, symbols: tuple[str, ...]) -> None:
+        self.feeds = {symbol: Cell(FeedMemory()) for symbol in symbols}
+        self.traders = {symbol: Cell(TraderMemory()) for symbol in symbols}
+        self.portfolio = Cell(PortfolioMemory())
+        self.monitor = Cell(MonitorMemory())
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """All that the actors are made of; `stream` and `history` are None where klines are injected."""
+
+    feeds: tuple[FeedSettings, ...]
+    traders: tuple[TraderSettings, ...]
+    persistence: PersistenceSettings
+    rules: Mapping[str, SymbolRules]
+    strategy: Strategy
+    sizing: SizingParameters
+    mode: str
+    stream: MarketStream | None
+    history: MarketHistory | None
+    gateway: OrderGateway
+    journal: OrderJournal
+    store: Store
+    log: EventLog
+    free_bytes: Callable[[], int]
+    now_ms: Callable[[], int]
+    exchange_now_ms: Callable[[], int]
+    memories: Memories
+
+
+def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
+    """Return the children in dependency order."""
+    memories, store = parts.memories, parts.store
+
+    def last_stored(symbol: str) -> Kline | None:
+        klines = store.last_klines(symbol, 1)
+        return klines[0] if klines else None
+
+    def monitor(context: Context) -> MonitorActor:
+        return MonitorActor(context, memories.monitor, parts.mode)
+
+    def persistence(context: Context) -> PersistenceActor:
+        return PersistenceActor(context, parts.persistence, store, parts.free_bytes, parts.now_ms)
+
+    def bridge(context: Context) -> KafkaBridgeActor:
+        return KafkaBridgeActor(context, parts.log)
+
+    def portfolio(context: Context) -> PortfolioActor:
+        return PortfolioActor(
+            context, parts.sizing, parts.rules, parts.journal, memories.portfolio, memories.traders, last_stored
+        )
+
+    def trader(settings: TraderSettings) -> Callable[[Context], TraderActor]:
+        return lambda context: TraderActor(
+            context,
+            settings,
+            parts.rules[settings.symbol],
+            parts.strategy,
+            parts.gateway,
+            parts.journal,
+            store,
+            memories.traders[settings.symbol],
+            parts.exchange_now_ms,
+        )
+
+    def feed(settings: FeedSettings) -> Callable[[Context], FeedActor]:
+        return lambda context: FeedActor(
+            context,
+            settings,
+            memories.feeds[settings.symbol],
+            parts.stream,
+            parts.history,
+            lambda: last_stored(settings.symbol),
+        )
+
+    return (
+        ChildSpec(addresses.MONITOR, monitor, on_exceeded=Exceeded.ESCALATE, tracked=False),
+        ChildSpec(addresses.PERSISTENCE, persistence, on_exceeded=Exceeded.ESCALATE, tracked=False),
+        ChildSpec(addresses.BRIDGE, bridge, on_exceeded=Exceeded.ESCALATE, tracked=False),
+        ChildSpec(addresses.PORTFOLIO, portfolio, on_exceeded=Exceeded.ESCALATE),
+        # A trader may wait for the exchange, but not for ever: two calls with their own time-outs and some room.
+        *(
+            ChildSpec(addresses.trader(s.symbol), trader(s), handler_deadline_ms=30_000, start_deadline_ms=30_000)
+            for s in parts.traders
+        ),
+        *(ChildSpec(addresses.feed(s.symbol), feed(s)) for s in parts.feeds),
+    )

@@ -1,0 +1,336 @@
+"""TraderActor: one symbol's decisions. It asks the portfolio for money, the gateway to send, and books its fills."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from bot.actors import addresses
+from bot.actors.cells import Cell, Pending, TraderMemory
+from bot.domain.filters import SymbolRules
+from bot.domain.kline import Kline, is_newer
+from bot.domain.money import ZERO
+from bot.domain.order import Fill, OrderIntent, OrderStatus, Side, trade_of
+from bot.domain.order_id import client_order_id
+from bot.domain.position import Position
+from bot.domain.risk import RiskLimits, exit_signal
+from bot.domain.strategy import Strategy
+from bot.gateway import OrderGateway, Settled, Unsettled
+from bot.messages import (
+    Mark,
+    Notice,
+    OrderEnded,
+    OrderProposal,
+    ProposalTimeout,
+    Reserved,
+    ResolveOrders,
+    Skipped,
+)
+from bot.ports import OrderJournal, Store
+from bot.supervision import Actor, Context
+
+
+class TraderSettings(msgspec.Struct, frozen=True):
+    """`max_gap_ms` and `max_age_ms` are None over history. `only_closed`: open klines never count.
+
+    Source: contract, section 1, Messages and Signal.
+    """
+
+    symbol: str
+    mode: str
+    bot_id: str
+    limits: RiskLimits
+    only_closed: bool = False
+    max_gap_ms: int | None = None
+    max_age_ms: int | None = None
+    proposal_timeout_ms: int = 5_000
+    resolve_ms: int = 1_000
+
+
+class TraderActor(Actor):
+    """Takes Kline, Reserved, Skipped; gives Mark, OrderProposal, OrderEnded, Trade.
+
+    A message is finished, its order included, before the next is begun; what comes meanwhile waits in order. Start,
+    restart and takeover are one path: position and orders from the journal, the last close from memory or the store,
+    orders of unknown fate asked of the exchange before the first kline.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        settings: TraderSettings,
+        rules: SymbolRules,
+        strategy: Strategy,
+        gateway: OrderGateway,
+        journal: OrderJournal,
+        store: Store,
+        memory: Cell[TraderMemory],
+        exchange_now_ms: Callable[[], int],
+    ) -> None:
+        super().__init__(context)
+        self._settings = settings
+        self._rules = rules
+        self._strategy = strategy
+        self._gateway = gateway
+        self._journal = journal
+        self._store = store
+        self._cell = memory
+        self._now_ms = exchange_now_ms
+        self._memory = memory.value
+        self._doubts: dict[str, OrderIntent] = {}
+        self._booked: set[str] = set()
+        self._handlers: dict[type, Callable[..., None]] = {
+            Kline: self._on_kline,
+            Reserved: self._on_reserved,
+            Skipped: self._on_skipped,
+            ProposalTimeout: self._on_timeout,
+            ResolveOrders: self._on_resolve,
+        }
+
+    def started(self) -> None:
+        self.context.set_state("recovering")
+        self._memory = self._cell.value
+        stored = self._store.trade_ids(self._settings.symbol)
+        position, last_intent = Position(), None
+        for entry in self._journal.settled(self._settings.symbol):
+            last_intent = entry.intent
+            self._booked.add(entry.intent.client_order_id)
+            for fill in entry.fills:
+                position = position.after(fill, self._rules)
+            if entry.fills and entry.intent.client_order_id not in stored:
+                self._tell_trade(entry.intent, entry.fills)
+        self._change(position=position)
+        for entry in self._journal.unresolved(self._settings.symbol):
+            last_intent = entry.intent
+            self._doubts[entry.intent.client_order_id] = entry.intent
+        if self._memory.last is None:
+            self._warm_up(last_intent)
+        self._on_resolve(ResolveOrders())
+        if self._memory.pending is not None:
+            self._propose(self._memory.pending)
+        self._finish()
+
+    def handle(self, message: object) -> None:
+        self._handlers[type(message)](message)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Take what waited while an order was under way, then leave all that is known to the next incarnation."""
+        while self._memory.pending is None and self._memory.waiting:
+            kline, *rest = self._memory.waiting
+            self._change(waiting=tuple(rest))
+            self._take(kline)
+        memory = self._memory
+        self.context.run_fenced(lambda: setattr(self._cell, "value", memory))
+
+    def _change(self, **changes: object) -> None:
+        self._memory = msgspec.structs.replace(self._memory, **changes)
+
+    def _warm_up(self, last_intent: OrderIntent | None) -> None:
+        symbol, strategy = self._settings.symbol, self._strategy
+        state = strategy.initial()
+        klines = self._store.last_klines(symbol, strategy.warmup, self._settings.only_closed)
+        for kline in klines:
+            state = strategy.observe(state, kline)
+        newest = self._store.last_klines(symbol, 1)
+        last = newest[0] if newest else None
+        close = klines[-1].close if klines else None
+        if last_intent is not None and (last is None or last.event_time < last_intent.event_time):
+            # The store had not yet got the message that decided the last order: it was taken all the same.
+            last = _kline_of(last_intent, last)
+            state = strategy.observe(state, last)
+            close = last.close
+        self._change(last=last, state=state, close=close)
+
+    def _on_kline(self, kline: Kline) -> None:
+        if self._memory.pending is not None:
+            self._change(waiting=(*self._memory.waiting, kline))
+        else:
+            self._take(kline)
+
+    def _take(self, kline: Kline) -> None:
+        memory, settings = self._memory, self._settings
+        last = memory.last
+        if not is_newer(kline, last):
+            self._change(dropped=memory.dropped + 1)
+            return
+        if settings.only_closed and not kline.is_closed:
+            self._change(last=kline, taken=memory.taken + 1)
+            return
+        gap = (
+            settings.max_gap_ms is not None
+            and last is not None
+            and kline.event_time - last.event_time > settings.max_gap_ms
+        )
+        stale = settings.max_age_ms is not None and self._now_ms() - kline.event_time > settings.max_age_ms
+        signal = None
+        if gap or stale:
+            state = self._strategy.observe(memory.state, kline)
+        else:
+            exit_first = exit_signal(settings.limits, memory.position, kline)
+            state, signal = self._strategy.decide(memory.state, kline, memory.position)
+            signal = exit_first or signal
+        self._memory = msgspec.structs.replace(
+            memory,
+            last=kline,
+            state=state,
+            close=kline.close,
+            previous_close=memory.close,
+            taken=memory.taken + 1,
+            gaps=memory.gaps + gap,
+            stale=memory.stale + (stale and not gap),
+        )
+        if signal is None or (signal.side is Side.SELL and memory.position.quantity <= 0):
+            self.context.tell(addresses.PORTFOLIO, Mark(kline.symbol, kline.close, kline.event_time))
+            return
+        order_id = client_order_id(
+            settings.bot_id, settings.mode, kline.symbol, signal.side, kline.open_time, kline.event_time
+        )
+        self._propose(Pending(kline, signal, order_id))
+
+    def _propose(self, pending: Pending) -> None:
+        kline, order_id = pending.kline, pending.client_order_id
+        known = self._gateway.known(order_id)
+        if known is not None or self._doubts:
+            self.context.tell(addresses.PORTFOLIO, Mark(kline.symbol, kline.close, kline.event_time))
+            self._change(pending=None)
+            if known is None:
+                self._skip_in_doubt(pending)
+            elif known.status.is_final:
+                self._end(Settled(known.intent, known.status, known.fills))
+            return
+        self._change(pending=pending)
+        self.context.tell(
+            addresses.PORTFOLIO,
+            OrderProposal(order_id, kline.symbol, pending.signal, kline.close, kline.event_time),
+        )
+        self.context.after(self._settings.proposal_timeout_ms, ProposalTimeout(order_id))
+
+    def _on_reserved(self, reserved: Reserved) -> None:
+        pending = self._memory.pending
+        if pending is None or pending.client_order_id != reserved.client_order_id:
+            self._release_unless_known(reserved.client_order_id)
+            return
+        kline = pending.kline
+        intent = OrderIntent(
+            client_order_id=reserved.client_order_id,
+            symbol=kline.symbol,
+            side=pending.signal.side,
+            quantity=reserved.quantity,
+            close=kline.close,
+            open_time=kline.open_time,
+            event_time=kline.event_time,
+            reason=pending.signal.reason,
+            quote_reserved=reserved.quote_reserved,
+        )
+        outcome = self._gateway.submit(intent, self.context)
+        self._change(pending=None)
+        self._end(outcome)
+
+    def _on_skipped(self, skipped: Skipped) -> None:
+        pending = self._memory.pending
+        if pending is not None and pending.client_order_id == skipped.client_order_id:
+            self._change(pending=None)
+
+    def _on_timeout(self, timeout: ProposalTimeout) -> None:
+        pending = self._memory.pending
+        if pending is None or pending.client_order_id != timeout.client_order_id:
+            return
+        kline, side = pending.kline, pending.signal.side
+        detail = f"no answer from the portfolio within {self._settings.proposal_timeout_ms} ms"
+        self.context.tell(
+            addresses.MONITOR,
+            Skipped(pending.client_order_id, kline.symbol, side, "NO_ANSWER", detail, kline.event_time),
+        )
+        self._release_unless_known(pending.client_order_id)
+        self._change(pending=None)
+
+    def _on_resolve(self, _: ResolveOrders) -> None:
+        for order_id in list(self._doubts):
+            outcome = self._gateway.resolve(order_id)
+            if isinstance(outcome, Settled):
+                del self._doubts[order_id]
+                self._book(outcome)
+        if self._doubts:
+            self.context.after(self._settings.resolve_ms, ResolveOrders())
+        else:
+            self.context.set_state("running")
+
+    def _end(self, outcome: Settled | Unsettled) -> None:
+        if isinstance(outcome, Settled):
+            self._book(outcome)
+            return
+        intent = outcome.intent
+        self._doubts[intent.client_order_id] = intent
+        self.context.tell(
+            addresses.MONITOR,
+            Notice(
+                str(self.context.address),
+                "warning",
+                f"fate of {intent.side} {intent.client_order_id} unknown, asking the exchange: {outcome.detail}",
+                self.context.clock.now_ms(),
+            ),
+        )
+        self.context.after(self._settings.resolve_ms, ResolveOrders())
+
+    def _book(self, settled: Settled) -> None:
+        """Apply a settled order once, and tell whoever must know; they too take it once."""
+        intent, position = settled.intent, self._memory.position
+        if intent.client_order_id not in self._booked:
+            self._booked.add(intent.client_order_id)
+            for fill in settled.fills:
+                position = position.after(fill, self._rules)
+            self._change(position=position)
+        ended = OrderEnded(
+            intent.client_order_id,
+            intent.symbol,
+            settled.status.value,
+            settled.fills,
+            intent.event_time,
+            settled.detail,
+        )
+        self.context.tell(addresses.PORTFOLIO, ended)
+        if settled.fills:
+            self._tell_trade(intent, settled.fills)
+        else:
+            self.context.tell(addresses.MONITOR, ended)
+
+    def _tell_trade(self, intent: OrderIntent, fills: tuple[Fill, ...]) -> None:
+        trade = trade_of(intent, fills, self._settings.mode, self._settings.bot_id)
+        if trade is not None:
+            self.context.tell(addresses.BRIDGE, trade)
+            self.context.tell(addresses.MONITOR, trade)
+
+    def _release_unless_known(self, order_id: str) -> None:
+        """Give back the money of an order that was never journaled, so never sent."""
+        if self._gateway.known(order_id) is None:
+            symbol = self._settings.symbol
+            self.context.tell(
+                addresses.PORTFOLIO, OrderEnded(order_id, symbol, OrderStatus.NOT_PLACED.value, (), event_time=0)
+            )
+
+    def _skip_in_doubt(self, pending: Pending) -> None:
+        kline, side = pending.kline, pending.signal.side
+        detail = f"the fate of {', '.join(self._doubts)} is not known yet"
+        self.context.tell(
+            addresses.MONITOR,
+            Skipped(pending.client_order_id, kline.symbol, side, "IN_DOUBT", detail, kline.event_time),
+        )
+
+
+def _kline_of(intent: OrderIntent, last: Kline | None) -> Kline:
+    """Return the kline that decided an order, as far as its intent remembers it."""
+    interval = last.interval if last is not None else ""
+    return Kline(
+        symbol=intent.symbol,
+        interval=interval,
+        open_time=intent.open_time,
+        close_time=intent.event_time,
+        event_time=intent.event_time,
+        open=intent.close,
+        high=intent.close,
+        low=intent.close,
+        close=intent.close,
+        volume=ZERO,
+        quote_volume=None,
+        is_closed=False,
+    )

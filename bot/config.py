@@ -1,0 +1,214 @@
+"""Settings: `bot.toml`, then the environment, then flags; the only reader of both. Source: contract, section 6.
+
+An unknown key or a bad value is refused with one line that names it and the fix. Secrets come from the environment.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from bot.domain.kline import INTERVALS_MS
+
+DEFAULT_CONFIG_FILE = Path("bot.toml")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the text is one line that names the key and the fix."""
+
+
+class Mode(StrEnum):
+    DEMO = "demo"
+    PAPER = "paper"
+    TESTNET = "testnet"
+    LIVE = "live"
+    REPLAY = "replay"
+
+
+_DECIMAL = re.compile(r"-?\d{1,30}(\.\d{1,30})?", re.ASCII)
+
+
+def _decimal(value: object) -> object:
+    """Take a decimal from its text; a float of TOML came as text too (`parse_float`), so no digit is lost."""
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError("is not a number")
+    text = str(value)
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError(f"{text!r} is not a plain decimal number such as 0.01")
+    try:
+        return Decimal(text)
+    except InvalidOperation as error:
+        raise ValueError(f"{text!r} is not a number") from error
+
+
+Number = Annotated[Decimal, BeforeValidator(_decimal)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ExchangeSettings(_Section):
+    """Where orders go. Empty URLs are those of the profile."""
+
+    profile: Literal["com", "us"] = "com"
+    rest_url: str = ""
+    ws_url: str = ""
+    ws_api_url: str = ""
+    recv_window_ms: int = Field(default=3000, ge=100, le=60000)
+
+
+class MarketDataSettings(_Section):
+    """Where klines come from; empty means the trading exchange's profile."""
+
+    profile: Literal["", "com", "us"] = ""
+    rest_url: str = ""
+    ws_url: str = ""
+
+
+class StrategySettings(_Section):
+    """`path` is `package.module:Class`; `parameters` are its keyword arguments, beside buy_drop and sell_rise."""
+
+    path: str = "bot.domain.scalping:Scalping"
+    parameters: dict[str, Number] = Field(default_factory=dict)
+
+
+class Settings(_Section):
+    """Everything that can be configured; names and ranges are the contract's."""
+
+    mode: Mode = Mode.DEMO
+    bot_id: str = Field("bulkhead", pattern="^[A-Za-z0-9_-]{1,32}$")
+    symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT", "DOGEUSDT")
+    interval: str = "1m"
+    data_dir: Path | None = None
+    compare_on: Literal["message", "closed"] = "message"
+    buy_drop: Number = Field(Decimal("0.01"), gt=0, lt=1)
+    sell_rise: Number = Field(Decimal("0.01"), gt=0)
+    fraction: Number = Field(Decimal("0.1"), gt=0, le=1)
+    sell_fraction: Number = Field(Decimal("1"), gt=0, le=1)
+    max_exposure: Number = Field(Decimal("1"), gt=0)
+    cash: Number = Field(Decimal("10000"), gt=0)
+    fee: Number = Field(Decimal("0.001"), ge=0, lt=1)
+    slippage: Number = Field(Decimal("0"), ge=0, lt=1)
+    capital: Number | None = Field(None, gt=0)
+    stop_loss: Number | None = Field(None, gt=0, lt=1)
+    take_profit: Number | None = Field(None, gt=0)
+    cooldown: int = Field(0, ge=0)
+    max_daily_loss: Number | None = Field(None, gt=0, le=1)
+    max_gap: int = Field(2, ge=1)
+    max_age: int = Field(10, ge=1)
+    keep_open_klines_days: int = Field(7, ge=1)
+    feed_silence: int = Field(30, ge=3)
+    simulator_seed: int | None = None
+    api_key: SecretStr = SecretStr("")
+    api_secret: SecretStr = SecretStr("")
+    exchange: ExchangeSettings = ExchangeSettings()
+    market_data: MarketDataSettings = MarketDataSettings()
+    strategy: StrategySettings = StrategySettings()
+
+    @field_validator("symbols", mode="before")
+    @classmethod
+    def _split_symbols(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("symbols")
+    @classmethod
+    def _check_symbols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [s for s in value if not re.fullmatch(r"[A-Z0-9]{3,20}", s)]
+        if wrong or not value:
+            raise ValueError(f"{wrong or 'no symbol'}: write symbols as BTCUSDT,ETHUSDT")
+        if len(set(value)) != len(value):
+            raise ValueError("a symbol stands there twice")
+        return value
+
+    @field_validator("interval")
+    @classmethod
+    def _check_interval(cls, value: str) -> str:
+        if value not in INTERVALS_MS:
+            raise ValueError(f"{value!r} is not one of {', '.join(INTERVALS_MS)}")
+        return value
+
+    @property
+    def directory(self) -> Path:
+        """The data directory: each mode has its own unless one is named."""
+        return self.data_dir if self.data_dir is not None else Path("data") / self.mode.value
+
+
+_SECRET_KEYS = ("api_key", "api_secret")
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None,
+    config_file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Merge file, environment and flags (the later wins) and check them.
+
+    `config_file` None takes `bot.toml` where it exists. Flags with the value None were not given.
+
+    Raises ConfigError, one line.
+    """
+    environment = os.environ if environment is None else environment
+    values = _from_file(config_file)
+    for key in _SECRET_KEYS:
+        if key in values:
+            raise ConfigError(
+                f"{config_file or DEFAULT_CONFIG_FILE}: {key} must not stand in a file; set BOT_{key.upper()}"
+            )
+    _merge(values, _from_environment(environment))
+    _merge(values, {key: value for key, value in (flags or {}).items() if value is not None})
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+
+
+def _from_file(path: Path | None) -> dict[str, Any]:
+    if path is None and not DEFAULT_CONFIG_FILE.exists():
+        return {}
+    path = path or DEFAULT_CONFIG_FILE
+    try:
+        return tomllib.loads(path.read_text("utf-8"), parse_float=str)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; give an existing file with --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: no valid TOML: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in environment.items():
+        if not name.startswith("BOT_"):
+            continue
+        target = values
+        *sections, key = name.removeprefix("BOT_").lower().split("__")
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[key] = value
+    return values
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        variable = f"BOT_{key.upper().replace('.', '__')}"
+        return f"{key} (as a variable {variable}): there is no such key; known are {', '.join(Settings.model_fields)}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[:1].lower()}{message[1:]}"

@@ -1,0 +1,135 @@
+"""The one way by which orders leave, and by which their fate is learnt. Source: contract, section 5.
+
+An intent is journaled before its order leaves. An order whose reply was lost is not sent again: its fate is asked of
+the exchange by client order id, and "there is none" counts only once the request can no longer be accepted.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus
+from bot.ports import (
+    Exchange,
+    ExchangeError,
+    HaltSwitch,
+    JournalEntry,
+    OrderInDoubt,
+    OrderJournal,
+    OrderNotSent,
+    OrderRejected,
+)
+
+T = TypeVar("T")
+
+
+class Fence(Protocol):
+    """The right of one incarnation to act; it ends with its epoch."""
+
+    def run_fenced(self, effect: Callable[[], T]) -> T: ...
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """The order is final; `fills` are all its executions, none where it was refused or never placed."""
+
+    intent: OrderIntent
+    status: OrderStatus
+    fills: tuple[Fill, ...]
+    detail: str = ""
+
+
+class Unsettled(msgspec.Struct, frozen=True):
+    """The order's fate is unknown; its money stays reserved. Ask again with `OrderGateway.resolve`."""
+
+    intent: OrderIntent
+    detail: str
+
+
+class OrderGateway:
+    """Sends orders exactly once and settles them in the journal. Thread-safe; calls block while the exchange does."""
+
+    def __init__(self, exchange: Exchange, journal: OrderJournal, halt: HaltSwitch) -> None:
+        self._exchange = exchange
+        self._journal = journal
+        self._halt = halt
+        self._doubted_at: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def known(self, client_order_id: str) -> JournalEntry | None:
+        """Return the journal's entry of a decision that was made before, None for a new one."""
+        return self._journal.entry(client_order_id)
+
+    def submit(self, intent: OrderIntent, fence: Fence) -> Settled | Unsettled:
+        """Journal the intent, send its order and settle it; a known id is never sent, only resolved.
+
+        Raises Fenced, and sends nothing, if the caller's epoch is over.
+        """
+        if not fence.run_fenced(lambda: self._journal.record(intent)):
+            return self.resolve(intent.client_order_id)
+        reason = fence.run_fenced(self._halt.halted)
+        if reason is not None:
+            return self._settle(intent, OrderStatus.NOT_PLACED, f"halted: {reason}")
+        try:
+            report = self._exchange.place(intent)
+        except OrderNotSent as error:
+            return self._settle(intent, OrderStatus.NOT_PLACED, str(error))
+        except OrderRejected as error:
+            return self._settle(intent, OrderStatus.REJECTED, str(error))
+        except OrderInDoubt as error:
+            self._doubt(intent)
+            return Unsettled(intent, str(error))
+        return self._take(intent, report)
+
+    def resolve(self, client_order_id: str) -> Settled | Unsettled:
+        """Learn the fate of a recorded order: from the journal, else from the exchange.
+
+        Raises KeyError for an id that was never recorded.
+        """
+        entry = self._journal.entry(client_order_id)
+        if entry is None:
+            raise KeyError(client_order_id)
+        if entry.status.is_final:
+            return Settled(entry.intent, entry.status, entry.fills)
+        intent = entry.intent
+        try:
+            since = self._doubt(intent)
+            # Read before the question: only an answer given after the window says that nothing can come any more.
+            closed = since is not None and self._exchange.now_ms() > since + self._exchange.acceptance_window_ms
+            report = self._exchange.find(intent)
+        except ExchangeError as error:
+            return Unsettled(intent, str(error))
+        if report is not None:
+            return self._take(intent, report)
+        if closed:
+            return self._settle(intent, OrderStatus.NOT_PLACED, "the exchange has no order with this id")
+        return Unsettled(intent, "not found, but the exchange may still accept the request")
+
+    def _doubt(self, intent: OrderIntent) -> int | None:
+        """Return the exchange's time at which doubt was first known, that is, after the request was signed."""
+        with self._lock:
+            since = self._doubted_at.get(intent.client_order_id)
+        if since is None:
+            try:
+                since = self._exchange.now_ms()
+            except ExchangeError:
+                return None
+            with self._lock:
+                since = self._doubted_at.setdefault(intent.client_order_id, since)
+        return since
+
+    def _take(self, intent: OrderIntent, report: OrderReport) -> Settled | Unsettled:
+        if not report.status.is_final:
+            self._doubt(intent)
+            return Unsettled(intent, f"the exchange says {report.status.value}")
+        self._journal.settle(report)
+        with self._lock:
+            self._doubted_at.pop(intent.client_order_id, None)
+        return Settled(intent, report.status, report.fills, report.detail)
+
+    def _settle(self, intent: OrderIntent, status: OrderStatus, detail: str) -> Settled | Unsettled:
+        report = OrderReport(
+            client_order_id=intent.client_order_id, order_id=0, symbol=intent.symbol, status=status, detail=detail
+        )
+        return self._take(intent, report)
