@@ -35,7 +35,9 @@ MIGRATIONS: Sequence[Migration] = (
             detail TEXT NOT NULL DEFAULT ''
         ) STRICT
         """,
-        "CREATE INDEX unresolved_intents ON intents (symbol) WHERE status = 'RECORDED'",
+        # A trader that recovers reads its own symbol's orders, whatever the others have sent over the years.
+        "CREATE INDEX intents_of_a_symbol ON intents (symbol, recorded)",
+        "CREATE INDEX unresolved_intents ON intents (recorded) WHERE status = 'RECORDED'",
         # `position` is the place in the order's report.
         """
         CREATE TABLE fills (
@@ -124,8 +126,8 @@ class SqliteJournal(DatabaseOwner):
     def settle(self, report: OrderReport) -> None:
         """Store an order's final status and fills. The first settlement of an id stands; later ones change nothing.
 
-        Raises ValueError if the status is not final or a fill is of another order, StoreError if the id was never recorded or if a fill is booked
-        for another order already; then nothing is stored.
+        Raises ValueError if the status is not final or a fill is of another order, StoreError if the id was never
+        recorded or if a fill is journaled already; then nothing is stored.
         """
         if not report.status.is_final:
             raise ValueError(f"order {report.client_order_id} is {report.status}, only a final status is journaled")
@@ -164,7 +166,8 @@ class SqliteJournal(DatabaseOwner):
         """Return the orders whose fate is unknown, in the order in which they were recorded."""
         if symbol is None:
             return [*self._orders("status = 'RECORDED'")]
-        return [*self._orders("status = 'RECORDED' AND symbol = ?", symbol)]
+        # The + keeps SQLite on the index of the few unresolved, off that of all orders of the symbol.
+        return [*self._orders("status = 'RECORDED' AND +symbol = ?", symbol)]
 
     def settled(self, symbol: str | None = None) -> list[JournaledOrder]:
         """Return all orders that ended, in the order in which they were recorded: the state of one moment."""
