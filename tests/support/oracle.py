@@ -1,7 +1,8 @@
 """The judge: section 1 of the contract a second time, for history, with fractions and plain loops.
 
-Written from contract.md alone; it imports nothing of `bot` and must never do so. Slow on purpose: nothing is kept that can
-be computed again. Where the contract leaves a choice, a comment beginning `Reading:` says which one was made.
+Written from contract.md alone; it imports nothing of `bot` and must never do so. Slow on purpose:
+nothing is kept that can be computed again. Where the contract leaves a choice, a comment beginning
+`Reading:` says which one was made.
 """
 
 from fractions import Fraction
@@ -133,7 +134,7 @@ def run(
 
 
 def messages_of(series):
-    """Return (symbols in the order first given, messages in their order, rows dropped for an open_time given before)."""
+    """Return (symbols as first given, messages in their order, rows dropped for an open_time given before)."""
     symbols, messages, dropped = [], [], 0
     seen = set()
     for symbol, rows in series:
