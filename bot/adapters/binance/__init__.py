@@ -1,0 +1,15 @@
+"""Binance and Binance US behind the ports: live klines, history, rules and orders."""
+
+from bot.adapters.binance.profiles import PROFILES, Hosts, Profile
+from bot.adapters.binance.rest import BinanceExchange, BinanceMarketHistory
+from bot.adapters.binance.stream import BinanceKlineConnection, BinanceMarketStream
+
+__all__ = [
+    "PROFILES",
+    "BinanceExchange",
+    "BinanceKlineConnection",
+    "BinanceMarketHistory",
+    "BinanceMarketStream",
+    "Hosts",
+    "Profile",
+]

@@ -1,0 +1,271 @@
+"""How a REST request leaves and what comes back: python-binance made safe for threads, pauses, the exchange's clock.
+
+The only file that imports python-binance. Source: `/work/shared/reference/binance.md`, sections 3.1, 4 and 12.1.
+"""
+
+import os
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import requests
+import urllib3
+from binance.client import Client
+from requests.utils import get_environ_proxies
+
+from bot.adapters.binance.errors import CallFailed, Reaction, describe, pause_ms, reaction_to
+from bot.adapters.binance.replies import ErrorReply, TimeReply, complaint
+from bot.clock import Clock
+from bot.ports import ConfigurationRefused
+
+T = TypeVar("T")
+
+SYNC_EVERY_MS = 300_000  # a machine's own drift is some 15 ms in that time
+SYNC_AGAIN_MS = 10_000  # after a failed attempt, while the old measurement still serves
+
+
+class _Refused(Exception):
+    """A reply that is no success."""
+
+    def __init__(self, response: requests.Response) -> None:
+        try:
+            reply = msgspec.json.decode(response.content, type=ErrorReply)
+        except (ValueError, RecursionError):
+            reply = ErrorReply(code=0)  # HTML of a firewall or a gateway, or nothing
+        super().__init__(response.status_code, reply.code)
+        self.status = response.status_code
+        self.reply = reply
+        self.retry_after: str | None = response.headers.get("Retry-After")
+
+
+class _ThreadedClient(Client):  # type: ignore[misc]  # the library has no types
+    """python-binance's client with a session and a last response for each thread, which it would share.
+
+    Its replies are the bytes as received; a reply that is no success raises `_Refused`.
+    """
+
+    def __init__(
+        self,
+        rest_url: str,
+        api_key: str,
+        api_secret: str,
+        recv_window_ms: int,
+        timeout_s: tuple[float, float],
+        exchange_now_ms: Callable[[], int],
+    ) -> None:
+        self._own = threading.local()
+        self._rest_url = rest_url
+        self._exchange_now_ms = exchange_now_ms
+        # No redirects: they would carry the key to another host, and turn an order into a GET.
+        params = {"timeout": timeout_s, "allow_redirects": False}
+        super().__init__(api_key or None, api_secret or None, requests_params=params, ping=False)
+        self.API_URL = f"{rest_url}/api"
+        # The library overwrites a recvWindow given with a request by this one.
+        self.REQUEST_RECVWINDOW = recv_window_ms
+
+    def _init_session(self) -> requests.Session:
+        session: requests.Session = super()._init_session()
+        # Read once here; left to itself requests reads environment and ~/.netrc again for every request.
+        session.trust_env = False
+        session.proxies.update(get_environ_proxies(self._rest_url))
+        session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
+        return session
+
+    @property
+    def session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._own, "session", None)
+        if session is None:
+            session = self._own.session = self._init_session()
+        return session
+
+    @session.setter
+    def session(self, session: requests.Session) -> None:
+        self._own.session = session
+
+    @property
+    def response(self) -> requests.Response | None:
+        response: requests.Response | None = self._own.response
+        return response
+
+    @response.setter
+    def response(self, response: requests.Response | None) -> None:
+        self._own.response = response
+
+    @property
+    def timestamp_offset(self) -> float:
+        """What the library adds to time.time() when it signs, in ms: whatever makes that the exchange's clock."""
+        return self._exchange_now_ms() - time.time() * 1000
+
+    @timestamp_offset.setter
+    def timestamp_offset(self, _: float) -> None:
+        """The library sets it to 0 at its start."""
+
+    @staticmethod
+    def _handle_response(response: requests.Response) -> bytes:
+        if not 200 <= response.status_code < 300:
+            raise _Refused(response)
+        return response.content
+
+
+class RestClient:
+    """Asks one REST host, from any number of threads. After a 429 or 418 it asks nothing until the pause is over."""
+
+    def __init__(
+        self,
+        rest_url: str,
+        clock: Clock,
+        api_key: str = "",
+        api_secret: str = "",
+        recv_window_ms: int = 3000,
+        connect_timeout_ms: int = 2000,
+        read_timeout_ms: int = 5000,
+    ) -> None:
+        rest_url = rest_url.rstrip("/")
+        parts = urlsplit(rest_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query:
+            raise ConfigurationRefused(f"{rest_url!r} is no REST address: give scheme, host and port only")
+        for name, value in (("BOT_API_KEY", api_key), ("BOT_API_SECRET", api_secret)):
+            # Refused here without showing it: the HTTP library would print a header that it cannot send.
+            if not value.isascii() or any(c.isspace() or not c.isprintable() for c in value):
+                raise ConfigurationRefused(f"{name} holds a blank, a line break or an odd character: copy it again")
+        self._rest_url = rest_url
+        self._clock = clock
+        self._read_timeout_ms = read_timeout_ms
+        timeout_s = (connect_timeout_ms / 1000, read_timeout_ms / 1000)
+        self._client = _ThreadedClient(rest_url, api_key, api_secret, recv_window_ms, timeout_s, self._estimate_ms)
+        self._lock = threading.Lock()
+        self._paused_until = 0
+        self._pause_reason = ""
+        self._ahead_ms: int | None = None
+        self._sync_due = 0
+
+    def __repr__(self) -> str:
+        return f"RestClient({self._rest_url!r})"
+
+    def get(self, path: str, params: Mapping[str, object], shape: type[T], signed: bool = False) -> T:
+        """Return a GET's reply, decoded once into `shape`. Raises CallFailed."""
+        return self._ask("get", path, params, shape, signed)
+
+    def post(self, path: str, params: Mapping[str, object], shape: type[T]) -> T:
+        """Return a signed POST's reply, decoded once into `shape`. Raises CallFailed."""
+        return self._ask("post", path, params, shape, signed=True)
+
+    def server_time(self) -> int:
+        """Return the exchange's clock as it says itself. Raises CallFailed."""
+        return self._ask("get", "time", {}, TimeReply, signed=False).serverTime
+
+    def now_ms(self) -> int:
+        """Return the exchange's clock as measured, without a request while the measurement is young.
+
+        Raises CallFailed if there is no measurement at all.
+        """
+        if self._ahead_ms is None:
+            self._sync()
+        elif self._clock.monotonic_ms() >= self._sync_due:
+            try:
+                self._sync()
+            except CallFailed:
+                self._sync_due = self._clock.monotonic_ms() + SYNC_AGAIN_MS
+        return self._estimate_ms()
+
+    def _estimate_ms(self) -> int:
+        # On the monotonic clock, so that a step of the machine's own clock moves neither signatures nor deadlines.
+        return self._clock.monotonic_ms() + (self._ahead_ms or 0)
+
+    def _sync(self) -> None:
+        """Measure the exchange's clock: serverTime - (sent + received) / 2. Raises CallFailed.
+
+        The better of two: the first request also pays for opening the connection, which is no part of the way back.
+        """
+        measured = []
+        for _ in range(2):
+            sent = self._clock.monotonic_ms()
+            server_time = self.server_time()
+            received = self._clock.monotonic_ms()
+            measured.append((received - sent, server_time - (sent + received) // 2))
+        self._ahead_ms = min(measured)[1]
+        self._sync_due = self._clock.monotonic_ms() + SYNC_EVERY_MS
+
+    def _ask(self, verb: str, path: str, params: Mapping[str, object], shape: type[T], signed: bool) -> T:
+        if signed:
+            try:
+                self.now_ms()
+            except CallFailed as failed:
+                # The clock could not be read, so that nothing was signed or sent.
+                reaction = Reaction.NOT_SENT if failed.reaction is Reaction.ASK else failed.reaction
+                raise CallFailed(reaction, f"no clock: {failed}", failed.code) from None
+        try:
+            body = self._send(verb, path, params, signed)
+        except CallFailed as failed:
+            if not signed or failed.reaction is not Reaction.RESYNC:
+                raise
+            try:
+                self._sync()
+            except CallFailed:
+                raise failed from None
+            body = self._send(verb, path, params, signed)  # a refusal for its time was not executed
+        try:
+            return msgspec.json.decode(body, type=shape)
+        except (ValueError, RecursionError) as error:
+            raise CallFailed(Reaction.ASK, f"{path}: reply not understood: {complaint(error)}") from None
+
+    def _send(self, verb: str, path: str, params: Mapping[str, object], signed: bool) -> bytes:
+        left_ms = self._paused_until - self._clock.monotonic_ms()
+        if left_ms > 0:
+            raise CallFailed(Reaction.WAIT, f"{path}: pausing {left_ms / 1000:.1f} s more after {self._pause_reason}")
+        try:
+            body: bytes = self._client._request_api(verb, path, signed, data=dict(params))
+        except _Refused as refused:
+            raise self._refusal(path, refused) from None
+        except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
+            # `from None`: the library's own text shows the whole URL, signature included.
+            if _never_left(error):
+                raise CallFailed(Reaction.NOT_SENT, f"cannot reach {self._rest_url}: {_cause(error)}") from None
+            if isinstance(error, requests.exceptions.ReadTimeout):
+                raise CallFailed(Reaction.ASK, f"{path}: no reply within {self._read_timeout_ms} ms") from None
+            raise CallFailed(Reaction.ASK, f"{path}: connection lost: {_cause(error)}") from None
+        return body
+
+    def _refusal(self, path: str, refused: _Refused) -> CallFailed:
+        status, code, message = refused.status, refused.reply.code, refused.reply.msg
+        wait_ms = pause_ms(status, code, refused.retry_after)
+        if wait_ms:
+            with self._lock:
+                self._paused_until = max(self._paused_until, self._clock.monotonic_ms() + wait_ms)
+                self._pause_reason = f"HTTP {status}"
+        return CallFailed(reaction_to(status, code, message), f"{path}: {describe(status, code, message)}", code)
+
+
+_BEFORE_THE_REQUEST = (
+    requests.exceptions.ConnectTimeout,
+    requests.exceptions.ProxyError,  # raised only until the proxy is connected
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidHeader,
+    urllib3.exceptions.NewConnectionError,
+    ssl.SSLCertVerificationError,
+)
+
+
+def _never_left(error: BaseException) -> bool:
+    """Return whether a request failed before a byte of it was written."""
+    return any(isinstance(cause, _BEFORE_THE_REQUEST) for cause in _chain(error))
+
+
+def _cause(error: BaseException) -> str:
+    """Return the innermost reason, in the operating system's words where it has any."""
+    chain = _chain(error)
+    for cause in reversed(chain):
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    return type(chain[-1]).__name__
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    return chain

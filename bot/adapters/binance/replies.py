@@ -1,0 +1,106 @@
+"""What Binance's JSON may look like to be believed: numbers as plain decimal strings, times in ms.
+
+Decimals stay text until they passed their pattern, since a decoder for Decimal also takes `NaN`, `1_000` and `1e400`.
+Source: Binance, REST API and WebSocket streams, payloads.
+"""
+
+from decimal import Decimal
+from typing import Annotated
+
+import msgspec
+
+from bot.domain.kline import Kline
+
+_NUMBER = r"[0-9]{1,20}(?:\.[0-9]{1,20})?\Z"
+NotNegative = Annotated[str, msgspec.Meta(pattern=rf"\A{_NUMBER}")]
+Positive = Annotated[str, msgspec.Meta(pattern=rf"\A(?=[0.]*[1-9]){_NUMBER}")]
+# Before the year 5138; a time in microseconds is above it and refused.
+TimeMs = Annotated[int, msgspec.Meta(ge=0, lt=10**14)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+class ErrorReply(msgspec.Struct):
+    """The body of a reply that is no success."""
+
+    code: int
+    msg: str = ""
+
+
+class TimeReply(msgspec.Struct):
+    serverTime: TimeMs  # noqa: N815 - the exchange's name
+
+
+# open time, open, high, low, close, volume, close time, quote volume, then what nobody here reads
+KlineRow = tuple[
+    TimeMs, Positive, Positive, Positive, Positive, NotNegative, TimeMs, NotNegative, object, object, object, object
+]
+
+
+class FillReply(msgspec.Struct):
+    """One execution in the reply to an order."""
+
+    price: Positive
+    qty: Positive
+    commission: NotNegative
+    commissionAsset: Text  # noqa: N815
+    tradeId: int  # noqa: N815
+
+
+class OrderReply(msgspec.Struct):
+    """The reply to a new order (`transactTime`, `fills`), or to a question about one (neither)."""
+
+    symbol: Text
+    orderId: int  # noqa: N815
+    clientOrderId: Text  # noqa: N815
+    executedQty: NotNegative  # noqa: N815
+    status: Text
+    transactTime: TimeMs = 0  # noqa: N815
+    fills: list[FillReply] = []
+    expiryReason: str = ""  # noqa: N815
+
+
+class TradeReply(msgspec.Struct):
+    """One execution in the account's list of trades."""
+
+    id: int
+    orderId: int  # noqa: N815
+    price: Positive
+    qty: Positive
+    commission: NotNegative
+    commissionAsset: Text  # noqa: N815
+    time: TimeMs
+
+
+class BalanceReply(msgspec.Struct):
+    asset: Text
+    free: NotNegative
+
+
+class AccountReply(msgspec.Struct):
+    balances: list[BalanceReply]
+
+
+def complaint(error: Exception) -> str:
+    """Return a decoder's complaint as people say it: what is wrong, and at which place."""
+    what, _, where = str(error).partition(" - at ")
+    if "matching regex" in what:
+        what = "not a plain decimal in range"
+    return f"{what} at {where}" if where else what
+
+
+def kline_of_row(symbol: str, interval: str, row: KlineRow) -> Kline:
+    """Return a closed kline from a row of GET /klines."""
+    return Kline(
+        symbol=symbol,
+        interval=interval,
+        open_time=row[0],
+        close_time=row[6],
+        event_time=row[6],
+        open=Decimal(row[1]),
+        high=Decimal(row[2]),
+        low=Decimal(row[3]),
+        close=Decimal(row[4]),
+        volume=Decimal(row[5]),
+        quote_volume=Decimal(row[7]),
+        is_closed=True,
+    )
