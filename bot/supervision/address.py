@@ -1,0 +1,21 @@
+"""Decides how an actor is named: by what it is and what it is for, never by which incarnation runs now."""
+
+import msgspec
+
+
+class Address(msgspec.Struct, frozen=True, order=True, cache_hash=True):
+    """A name that outlives every incarnation: `Address("feed", "BTCUSDT")` reads `feed/BTCUSDT`."""
+
+    kind: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.key}" if self.key else self.kind
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Return the address that reads as `text`. Raises ValueError if `text` is no address."""
+        kind, slash, key = text.partition("/")
+        if not kind or (slash and not key):
+            raise ValueError(f"not an address: {text!r}")
+        return cls(kind, key)

@@ -1,0 +1,86 @@
+"""Decides what the outside hears about actors: typed facts, each with its name as text and UTC milliseconds."""
+
+import msgspec
+
+
+class ActorStarted(msgspec.Struct, frozen=True):
+    """An actor came up for the first time."""
+
+    name: str
+    epoch: int
+    kind: str
+    time: int
+
+
+class ActorStopped(msgspec.Struct, frozen=True):
+    """An actor ended for good; `abandoned` if its thread would not stop and was left behind, fenced."""
+
+    name: str
+    epoch: int
+    kind: str
+    time: int
+    abandoned: bool = False
+
+
+class ActorFailed(msgspec.Struct, frozen=True):
+    """An incarnation died.
+
+    `phase` is one of start, handle, stop, thread (one that it owned), hang, vanish. `message_type` is the type of
+    the message in hand, or empty.
+    """
+
+    name: str
+    epoch: int
+    phase: str
+    message_type: str
+    error: str
+    time: int
+
+
+class ActorRestarted(msgspec.Struct, frozen=True):
+    """A new incarnation is up, `downtime_ms` after the last one ended."""
+
+    name: str
+    epoch: int
+    restarts: int
+    downtime_ms: int
+    time: int
+
+
+class ActorQuarantined(msgspec.Struct, frozen=True):
+    """An actor failed too often; its name refuses messages until it is released."""
+
+    name: str
+    reason: str
+    time: int
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message that was given up: it killed its handler `attempts` times, or its actor ended before it (0)."""
+
+    name: str
+    message_type: str
+    error: str
+    attempts: int
+    time: int
+    number: int = 0
+
+
+class Terminated(msgspec.Struct, frozen=True):
+    """To a watcher: that incarnation ended, for `reason`. Epoch 0: the name was unknown or stopped already."""
+
+    name: str
+    epoch: int
+    reason: str
+
+
+Event = ActorStarted | ActorStopped | ActorFailed | ActorRestarted | ActorQuarantined | DeadLetter
+EVENT_TYPES: tuple[type, ...] = (
+    ActorStarted,
+    ActorStopped,
+    ActorFailed,
+    ActorRestarted,
+    ActorQuarantined,
+    DeadLetter,
+    Terminated,
+)
