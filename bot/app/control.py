@@ -1,0 +1,111 @@
+"""The control socket of a running bot: one JSON line in, one JSON line out. Only the owner may open it (mode 0600)."""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+_TIMEOUT_S = 5.0
+_MAX_REQUEST = 65_536
+
+
+class ControlError(Exception):
+    """The running bot could not be asked, or refused; the text is one line."""
+
+
+class ControlServer:
+    """Answers requests on a thread of its own until it is closed."""
+
+    def __init__(self, path: Path, handler: Handler) -> None:
+        self._path = path
+        self._handler = handler
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+
+    def start(self) -> None:
+        """Bind and serve. Raises OSError if the path cannot be bound."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        with _short(self._path) as short:
+            mask = os.umask(0o177)
+            try:
+                self._socket.bind(short)
+            finally:
+                os.umask(mask)
+        self._socket.listen(8)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving and remove the socket."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(_TIMEOUT_S)
+                connection.sendall(self._answer(_read_line(connection)))
+
+    def _answer(self, line: bytes) -> bytes:
+        try:
+            answer = dict(self._handler(json.loads(line)))
+        except ControlError as error:
+            answer = {"error": str(error)}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            answer = {"error": f"not a request: {error}"}
+        return json.dumps(answer).encode() + b"\n"
+
+
+def ask(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Send a request to the bot that listens at `path` and return its answer.
+
+    Raises ControlError if nobody listens there, the answer does not come, or it is a refusal.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_TIMEOUT_S)
+            with _short(path) as short:
+                connection.connect(short)
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            answer = json.loads(_read_line(connection, limit=None))
+    except (OSError, ValueError) as error:
+        raise ControlError(f"the running bot does not answer at {path}: {error}") from None
+    if "error" in answer:
+        raise ControlError(str(answer["error"]))
+    return dict(answer)
+
+
+def _read_line(connection: socket.socket, limit: int | None = _MAX_REQUEST) -> bytes:
+    data = b""
+    while not data.endswith(b"\n"):
+        chunk = connection.recv(65_536)
+        if not chunk or (limit is not None and len(data) > limit):
+            break
+        data += chunk
+    return data
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Any:
+    """Yield a name for `path` that fits a socket address (108 bytes), whatever the directory's length."""
+    if len(os.fsencode(path)) < 100:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)

@@ -1,0 +1,137 @@
+"""The data directory: who owns it, where its files are, and the kill switch in it. Source: contract, section 6."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+import msgspec
+
+
+class DataDirectoryError(Exception):
+    """A directory that cannot be used; the text is one line with the fix."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Whose book a directory holds; it never mixes two."""
+
+    mode: str
+    exchange: str
+    account: str
+    bot_id: str
+
+
+class DataDirectory:
+    """Paths of one data directory; reading needs nothing more, running needs `claim`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.history = path / "history.db"
+        self.orders = path / "orders.db"
+        self.exchange = path / "exchange"
+        self.control_socket = path / "control.sock"
+        self._lock_path = path / "lock"
+        self._identity_path = path / "identity.json"
+        self._halt_path = path / "halt"
+        self._lock: int | None = None
+
+    def claim(self, identity: Identity) -> None:
+        """Make this process the directory's only user until it ends, however it ends.
+
+        Raises DataDirectoryError if another process has it (its pid is named) or it belongs to another identity.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DataDirectoryError(f"{self.path}: {error.strerror}; name a writable --data-dir") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise DataDirectoryError(
+                f"{self.path} is in use by process {self.running_pid()}; stop that one or give another --data-dir"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        self._lock = lock
+        try:
+            self._check_identity(identity)
+        except DataDirectoryError:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Let another process have the directory."""
+        if self._lock is not None:
+            os.ftruncate(self._lock, 0)
+            os.close(self._lock)
+            self._lock = None
+
+    def identity(self) -> Identity | None:
+        """Return whose book this is, None for a directory that holds none. Raises DataDirectoryError if unreadable."""
+        try:
+            return msgspec.json.decode(self._identity_path.read_bytes(), type=Identity)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise DataDirectoryError(f"{self._identity_path}: {error}; restore it or use another --data-dir") from None
+
+    def running_pid(self) -> int | None:
+        """Return the pid of the process that has the directory, None if none has."""
+        try:
+            probe = os.open(self._lock_path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            text = os.pread(probe, 20, 0).decode("ascii", "replace")
+            return int(text) if text.isdigit() else None
+        finally:
+            os.close(probe)
+        return None
+
+    def free_bytes(self) -> int:
+        """Return how much the file system can still take."""
+        state = os.statvfs(self.path)
+        return state.f_bavail * state.f_frsize
+
+    def halt(self, reason: str) -> None:
+        """Let no order leave from now on, over every restart, until `resume`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._halt_path.write_text(reason + "\n", "utf-8")
+
+    def resume(self) -> bool:
+        """Let orders leave again; False if they were not halted."""
+        try:
+            self._halt_path.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def halted(self) -> str | None:
+        """Return why no order may leave, None if orders may. Read before every order, so it must stay cheap."""
+        try:
+            return self._halt_path.read_text("utf-8").strip() or "no reason given"
+        except FileNotFoundError:
+            return None
+
+    def _check_identity(self, identity: Identity) -> None:
+        known = self.identity()
+        if known is None:
+            if self.orders.exists() or self.history.exists():
+                raise DataDirectoryError(
+                    f"{self.path} holds a book but no {self._identity_path.name}; restore it or use another --data-dir"
+                )
+            text = json.dumps(msgspec.structs.asdict(identity), indent=1)
+            partial = self._identity_path.with_suffix(".partial")
+            partial.write_text(text + "\n", "utf-8")
+            partial.replace(self._identity_path)
+        elif known != identity:
+            differing = "; ".join(
+                f"{key} is {value!r}, not {getattr(identity, key)!r}"
+                for key, value in msgspec.structs.asdict(known).items()
+                if value != getattr(identity, key)
+            )
+            raise DataDirectoryError(f"{self.path} belongs to another run ({differing}); give another --data-dir")

@@ -1,0 +1,197 @@
+"""What is to be seen of a bot at one moment: from the cells of a running one, or from what a stopped one stored."""
+
+import os
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from bot.actors.monitor import Refusal
+from bot.actors.portfolio import START_CASH_NOTE
+from bot.actors.supervisor import Memories
+from bot.adapters.sqlite import SqliteJournal, SqliteStore
+from bot.app.data_directory import DataDirectory
+from bot.app.trading import RULES_NOTE, decode_rules
+from bot.domain.money import ZERO, add, multiply, plain, subtract
+from bot.domain.order import Fill, Trade
+from bot.domain.position import Position
+from bot.messages import Notice
+from bot.supervision import ActorStatus
+
+
+class SymbolView(msgspec.Struct, frozen=True):
+    """One symbol: prices and profit in the quote asset, position in the base asset; None before the first message."""
+
+    symbol: str
+    price: Decimal | None
+    previous_price: Decimal | None
+    position: Position
+    last_kline_ms: int | None
+    connected: bool
+    messages: int = 0
+
+    @property
+    def value(self) -> Decimal:
+        """What the position is worth at the last close."""
+        return multiply(self.position.quantity, self.price) if self.price is not None else ZERO
+
+    @property
+    def profit(self) -> Decimal:
+        """What the symbol brought so far, its position at the last close included."""
+        return add(self.position.net_quote, self.value)
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """Everything a person or a program may want to see of a bot; amounts in the quote asset."""
+
+    mode: str
+    pid: int | None
+    symbols: tuple[SymbolView, ...]
+    cash: Decimal
+    start_cash: Decimal
+    actors: tuple[ActorStatus, ...] = ()
+    trades: tuple[Trade, ...] = ()
+    trade_count: int = 0
+    refusals: tuple[Refusal, ...] = ()
+    skipped: tuple[tuple[str, int], ...] = ()
+    notices: tuple[Notice, ...] = ()
+    log_depth: int = 0
+
+    @property
+    def equity(self) -> Decimal:
+        """Cash and every position at its last close."""
+        total = self.cash
+        for view in self.symbols:
+            total = add(total, view.value)
+        return total
+
+    @property
+    def profit(self) -> Decimal:
+        """Equity less what the book began with."""
+        return subtract(self.equity, self.start_cash)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the contract's status object (section 2), with the wallet's cash beside it."""
+        return {
+            "mode": self.mode,
+            "running": self.pid is not None,
+            "pid": self.pid,
+            "actors": [actor_json(actor) for actor in self.actors],
+            "symbols": {
+                view.symbol: {
+                    "price": None if view.price is None else plain(view.price),
+                    "position": plain(view.position.quantity),
+                    "last_kline_ms": view.last_kline_ms,
+                }
+                for view in self.symbols
+            },
+            "equity": plain(self.equity),
+            "cash": plain(self.cash),
+            "feeds_connected": all(view.connected for view in self.symbols),
+            "trades": self.trade_count,
+            "skipped": dict(self.skipped),
+            "log_depth": self.log_depth,
+        }
+
+    def wallet_json(self) -> dict[str, Any]:
+        """Return the contract's wallet object (section 2)."""
+        return {
+            "cash": plain(self.cash),
+            "equity": plain(self.equity),
+            "positions": {view.symbol: plain(view.position.quantity) for view in self.symbols},
+            "mode": self.mode,
+        }
+
+
+def actor_json(actor: ActorStatus) -> dict[str, Any]:
+    """Return an actor as the contract's status object has it."""
+    return {
+        "name": actor.name,
+        "state": actor.state,
+        "restarts": actor.restarts,
+        "epoch": actor.epoch,
+        "mailbox": actor.mailbox.total,
+        "uptime_s": actor.uptime_ms // 1000,
+        "last_error": actor.last_error,
+    }
+
+
+def take_snapshot(
+    mode: str,
+    symbols: Sequence[str],
+    memories: Memories,
+    tree: tuple[ActorStatus, ...],
+    log_depth: int,
+) -> Snapshot:
+    """Read the cells of a running bot; no actor is asked, so it works while all of them hang."""
+    views = []
+    for symbol in symbols:
+        trader, feed = memories.traders[symbol].value, memories.feeds[symbol].value
+        views.append(
+            SymbolView(
+                symbol=symbol,
+                price=trader.close,
+                previous_price=trader.previous_close,
+                position=trader.position,
+                last_kline_ms=trader.last.event_time if trader.last is not None else None,
+                connected=feed.connected,
+                messages=trader.taken,
+            )
+        )
+    portfolio, monitor = memories.portfolio.value, memories.monitor.value
+    return Snapshot(
+        mode=mode,
+        pid=os.getpid(),
+        symbols=tuple(views),
+        cash=portfolio.cash,
+        start_cash=portfolio.start_cash,
+        actors=tree,
+        trades=monitor.trades,
+        trade_count=monitor.trade_count,
+        refusals=monitor.refusals,
+        skipped=monitor.skipped,
+        notices=monitor.notices,
+        log_depth=log_depth,
+    )
+
+
+def stored_snapshot(directory: DataDirectory) -> Snapshot:
+    """Read the books of a bot that need not be running; nothing is written, nothing is asked of an exchange.
+
+    Raises DataDirectoryError, StoreError; a directory without a book gives an empty snapshot of mode "none".
+    """
+    identity = directory.identity()
+    if identity is None or not directory.orders.exists() or not directory.history.exists():
+        return Snapshot("none" if identity is None else identity.mode, directory.running_pid(), (), ZERO, ZERO)
+    with SqliteJournal.read_only(directory.orders) as journal, SqliteStore.read_only(directory.history) as store:
+        start_cash = Decimal(journal.get_note(START_CASH_NOTE) or "0")
+        fills: dict[str, list[Fill]] = {}
+        for entry in journal.settled():
+            fills.setdefault(entry.intent.symbol, []).extend(entry.fills)
+        views, cash = [], start_cash
+        for symbol, rules in decode_rules(journal.get_note(RULES_NOTE)).items():
+            position = Position()
+            for fill in fills.get(symbol, ()):
+                position = position.after(fill, rules)
+            cash = add(cash, position.net_quote)
+            klines = store.last_klines(symbol, 2)
+            views.append(
+                SymbolView(
+                    symbol=symbol,
+                    price=klines[-1].close if klines else None,
+                    previous_price=klines[0].close if len(klines) > 1 else None,
+                    position=position,
+                    last_kline_ms=klines[-1].event_time if klines else None,
+                    connected=False,
+                    messages=store.kline_count(symbol),
+                )
+            )
+        return Snapshot(
+            mode=identity.mode,
+            pid=directory.running_pid(),
+            symbols=tuple(views),
+            cash=cash,
+            start_cash=start_cash,
+            trade_count=store.trade_count(),
+        )

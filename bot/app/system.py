@@ -1,0 +1,241 @@
+"""Builds a running bot from its settings: modes are a table, adapters are chosen here and nowhere else."""
+
+import threading
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bot.actors import addresses
+from bot.actors.feed import FeedSettings
+from bot.actors.persistence import PersistenceSettings
+from bot.actors.portfolio import START_CASH_NOTE
+from bot.actors.supervisor import LANES, Memories, Parts, child_specs
+from bot.actors.trader import TraderSettings
+from bot.adapters.binance import PROFILES, BinanceExchange, BinanceMarketHistory, BinanceMarketStream, Hosts
+from bot.adapters.local_log import LocalLog
+from bot.adapters.paper import PaperExchange
+from bot.adapters.sqlite import SqliteJournal, SqliteStore
+from bot.app.control import ControlServer
+from bot.app.data_directory import DataDirectory, Identity
+from bot.app.snapshot import Snapshot, take_snapshot
+from bot.app.trading import RULES_NOTE, encode_rules, fingerprint, one_quote_asset, sizing_parameters, strategy_of
+from bot.clock import Clock, SystemClock
+from bot.config import ConfigError, Mode, Settings
+from bot.domain.kline import INTERVALS_MS
+from bot.domain.money import plain
+from bot.gateway import OrderGateway
+from bot.messages import Notice
+from bot.ports import Exchange, ExchangeUnavailable
+from bot.simulator import SimulatedExchange, SimulatorConfig
+from bot.supervision import ActorSystem
+
+STOP_DEADLINE_MS = 8_000
+"""Of the ten seconds that a stop may take; the rest is for the embedded exchange and the files."""
+
+
+class Urls(msgspec.Struct, frozen=True):
+    """Where the trading exchange and the market data are; scheme, host and port each."""
+
+    trading_rest: str
+    market_rest: str
+    market_ws: str
+
+
+class StartError(Exception):
+    """The bot cannot start; the text is one line with the fix."""
+
+
+class BotSystem:
+    """One bot: its data directory, its exchange, its actors. Made by `build`, used once."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.directory = DataDirectory(settings.directory)
+        self.memories = Memories(settings.symbols)
+        self.failed = threading.Event()
+        self.failure = ""
+        self._clock = clock or SystemClock()
+        self._simulator: SimulatedExchange | None = None
+        self._store: SqliteStore | None = None
+        self._journal: SqliteJournal | None = None
+        self._control: ControlServer | None = None
+        self._log = LocalLog()
+        self._system = ActorSystem(self._clock, lanes=LANES, on_event=self._on_event, on_escalate=self._on_escalate)
+
+    def start(self) -> None:
+        """Claim the directory, reach the exchange, start all actors.
+
+        Raises DataDirectoryError, ConfigError, StartError, StoreError, ConfigurationRefused, SimulatorError; nothing
+        is left running then.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
+        settings, directory = self.settings, self.directory
+        urls, key, secret = self._places()
+        identity = Identity(
+            mode=settings.mode.value,
+            exchange="simulated" if settings.mode is Mode.DEMO else _exchange_name(settings, urls),
+            account=fingerprint(key) if settings.mode is Mode.TESTNET else "paper",
+            bot_id=settings.bot_id,
+        )
+        directory.claim(identity)
+        if settings.mode is Mode.DEMO:
+            config = SimulatorConfig(
+                profile=settings.exchange.profile,
+                symbols=settings.symbols,
+                seed=settings.simulator_seed,
+                data_dir=directory.exchange,
+            )
+            self._simulator = SimulatedExchange(config)
+            ends = self._simulator.start()
+            urls, key, secret = Urls(ends.rest_url, ends.rest_url, ends.ws_url), ends.api_key, ends.api_secret
+        self._store = SqliteStore(directory.history)
+        self._journal = SqliteJournal(directory.orders)
+        history = BinanceMarketHistory(urls.market_rest, self._clock)
+        exchange: Exchange
+        if settings.mode is Mode.PAPER:
+            rules = _reached(lambda: history.rules(settings.symbols), urls.market_rest, self._clock)
+            exchange = PaperExchange(rules, sizing_parameters(settings), self._clock, self._next_trade_id())
+        else:
+            window = settings.exchange.recv_window_ms
+            exchange = BinanceExchange(urls.trading_rest, self._clock, key, secret, window)
+            rules = _reached(lambda: exchange.rules(settings.symbols), urls.trading_rest, self._clock)
+        quote_asset = one_quote_asset(rules)
+        self._journal.set_note(RULES_NOTE, encode_rules(rules))
+        if self._journal.get_note(START_CASH_NOTE) is None:
+            self._journal.set_note(START_CASH_NOTE, plain(self._start_cash(exchange, quote_asset)))
+        stream = BinanceMarketStream(urls.market_ws, on_bad_frame=self._on_bad_frame)
+        parts = Parts(
+            feeds=tuple(
+                FeedSettings(symbol, settings.interval, silence_ms=settings.feed_silence * 1000)
+                for symbol in settings.symbols
+            ),
+            traders=tuple(self._trader_settings(symbol) for symbol in settings.symbols),
+            persistence=PersistenceSettings(keep_open_klines_ms=settings.keep_open_klines_days * 86_400_000),
+            rules=rules,
+            strategy=strategy_of(settings),
+            sizing=sizing_parameters(settings),
+            mode=settings.mode.value,
+            stream=stream,
+            history=history,
+            gateway=OrderGateway(exchange, self._journal, directory),
+            journal=self._journal,
+            store=self._store,
+            log=self._log,
+            free_bytes=directory.free_bytes,
+            now_ms=self._clock.now_ms,
+            exchange_now_ms=history.estimated_now_ms,
+            memories=self.memories,
+        )
+        self._system.start(child_specs(parts))
+        self._control = ControlServer(directory.control_socket, self._on_request)
+        self._control.start()
+
+    def stop(self) -> tuple[str, ...]:
+        """Stop feeds first and persistence last; return the actors that would not stop. Safe to call again."""
+        if self._control is not None:
+            self._control.close()
+        abandoned = self._system.stop(STOP_DEADLINE_MS)
+        if self._simulator is not None:
+            self._simulator.stop()
+        for database in (self._store, self._journal):
+            if database is not None:
+                database.close()
+        self.directory.release()
+        return abandoned
+
+    def snapshot(self) -> Snapshot:
+        """Return what is to be seen of the bot now, without asking any actor."""
+        return take_snapshot(
+            self.settings.mode.value, self.settings.symbols, self.memories, self._system.tree(), self._log.depth
+        )
+
+    def _places(self) -> tuple[Urls, str, str]:
+        settings = self.settings
+        key, secret = settings.api_key.get_secret_value(), settings.api_secret.get_secret_value()
+        if settings.mode is Mode.DEMO:
+            return Urls("", "", ""), "", ""
+        if settings.mode is Mode.TESTNET and not (key and secret):
+            raise ConfigError("mode testnet needs keys: set BOT_API_KEY and BOT_API_SECRET in the environment")
+        trading = _hosts(settings.exchange.profile, settings.mode)
+        rest = settings.exchange.rest_url or (trading.rest_url if trading else "")
+        ws = settings.exchange.ws_url or (trading.ws_url if trading else "")
+        if not rest or not ws:
+            raise ConfigError(
+                f"exchange.profile: {settings.exchange.profile} has no testnet; "
+                "give exchange.rest_url and exchange.ws_url, or take the profile com"
+            )
+        market = _hosts(settings.market_data.profile or settings.exchange.profile, Mode.PAPER)
+        assert market is not None
+        own_market = bool(settings.market_data.profile)
+        market_rest = settings.market_data.rest_url or (market.rest_url if own_market else rest)
+        market_ws = settings.market_data.ws_url or (market.ws_url if own_market else ws)
+        return Urls(rest, market_rest, market_ws), key, secret
+
+    def _next_trade_id(self) -> int:
+        assert self._journal is not None
+        return 1 + max((fill.trade_id for entry in self._journal.settled() for fill in entry.fills), default=0)
+
+    def _start_cash(self, exchange: Exchange, quote_asset: str) -> Decimal:
+        if self.settings.mode is Mode.PAPER:
+            cash = self.settings.cash
+        else:
+            cash = _reached(lambda: exchange.free_balance(quote_asset), "the exchange", self._clock)
+        return cash if self.settings.capital is None else min(cash, self.settings.capital)
+
+    def _trader_settings(self, symbol: str) -> TraderSettings:
+        settings = self.settings
+        return TraderSettings(
+            symbol=symbol,
+            mode=settings.mode.value,
+            bot_id=settings.bot_id,
+            limits=sizing_parameters(settings).limits,
+            only_closed=settings.compare_on == "closed",
+            max_gap_ms=settings.max_gap * INTERVALS_MS[settings.interval],
+            max_age_ms=settings.max_age * 1000,
+        )
+
+    def _on_request(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        if request["command"] == "status":
+            return self.snapshot().as_json()
+        raise ValueError(f"unknown command {request['command']!r}")
+
+    def _on_event(self, event: object) -> None:
+        self._system.tell(addresses.MONITOR, event)
+
+    def _on_escalate(self, reason: str) -> None:
+        self.failure = reason
+        self.failed.set()
+
+    def _on_bad_frame(self, line: str) -> None:
+        self._system.tell(addresses.MONITOR, Notice("stream", "warning", line, self._clock.now_ms()))
+
+
+def _hosts(profile: str, mode: Mode) -> Hosts | None:
+    return PROFILES[profile].testnet if mode is Mode.TESTNET else PROFILES[profile].live
+
+
+def _exchange_name(settings: Settings, urls: Urls) -> str:
+    """The profile and the host: a port may change between two starts of a server on this machine."""
+    return f"{settings.exchange.profile}@{urlsplit(urls.trading_rest).hostname}"
+
+
+def _reached(question: Callable[[], Any], where: str, clock: Clock) -> Any:
+    """Ask a question that the start depends on; an exchange that is away gets some seconds to come back."""
+    give_up = clock.monotonic_ms() + 15_000
+    wait = threading.Event()
+    while True:
+        try:
+            return question()
+        except ExchangeUnavailable as error:
+            if clock.monotonic_ms() > give_up:
+                raise StartError(f"{where} cannot be reached: {error}; check the address and the network") from None
+            wait.wait(0.5)

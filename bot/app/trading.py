@@ -1,0 +1,99 @@
+"""Settings and flags turned into what decisions are made with: strategy, sizes, limits, symbol rules."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from bot.config import ConfigError, Settings
+from bot.domain.filters import FilterError, SymbolRules, default_rules, rules_from_exchange_info
+from bot.domain.risk import RiskLimits
+from bot.domain.scalping import Scalping
+from bot.domain.sizing import SizingParameters
+from bot.domain.strategy import Strategy, StrategyError, load_strategy
+
+RULES_NOTE = "rules"
+"""Under which the journal keeps the rules of the run's symbols, for those who read the book without an exchange."""
+
+SCALPING_PATH = f"{Scalping.__module__}:{Scalping.__name__}"
+
+
+def sizing_parameters(settings: Settings) -> SizingParameters:
+    """Return the sizes and limits that the settings name."""
+    return SizingParameters(
+        fraction=settings.fraction,
+        sell_fraction=settings.sell_fraction,
+        max_exposure=settings.max_exposure,
+        slippage=settings.slippage,
+        fee=settings.fee,
+        limits=RiskLimits(
+            stop_loss=settings.stop_loss,
+            take_profit=settings.take_profit,
+            cooldown_ms=settings.cooldown * 1000,
+            max_daily_loss=settings.max_daily_loss,
+        ),
+    )
+
+
+def strategy_of(settings: Settings) -> Strategy:
+    """Return the configured strategy; the scalping rule gets its two thresholds. Raises ConfigError."""
+    parameters = dict(settings.strategy.parameters)
+    if settings.strategy.path == SCALPING_PATH:
+        parameters = {"buy_drop": settings.buy_drop, "sell_rise": settings.sell_rise, **parameters}
+    try:
+        return load_strategy(settings.strategy.path, parameters)
+    except StrategyError as error:
+        raise ConfigError(f"strategy.path: {error}") from None
+
+
+def offline_rules(symbols: Iterable[str], filters: Path | None) -> dict[str, SymbolRules]:
+    """Return the rules of `symbols` from the `--filters` file (Binance's exchangeInfo JSON), else the default ones.
+
+    Raises ConfigError that names the symbol that has none, or what is wrong with the file.
+    """
+    given: dict[str, SymbolRules] = {}
+    if filters is not None:
+        try:
+            given = rules_from_exchange_info(json.loads(filters.read_text("utf-8")))
+        except OSError as error:
+            raise ConfigError(f"--filters {filters}: {error.strerror}; give an existing file") from None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ConfigError(f"--filters {filters}: no valid JSON: {error}") from None
+        except FilterError as error:
+            raise ConfigError(f"--filters {filters}: {error}") from None
+    rules = {}
+    for symbol in symbols:
+        known = given.get(symbol) or default_rules(symbol)
+        if known is None:
+            raise ConfigError(
+                f"{symbol}: no filters are built in for it; give --filters FILE with the exchangeInfo JSON that has it"
+            )
+        rules[symbol] = known
+    one_quote_asset(rules)
+    return rules
+
+
+def one_quote_asset(rules: Mapping[str, SymbolRules]) -> str:
+    """Return the quote asset that all symbols share. Raises ConfigError if they do not."""
+    quotes = {r.quote_asset: symbol for symbol, r in rules.items()}
+    if len(quotes) > 1:
+        listed = ", ".join(f"{symbol} in {asset}" for asset, symbol in sorted(quotes.items()))
+        raise ConfigError(f"symbols: all must share one quote asset, but these do not: {listed}; run them apart")
+    return next(iter(quotes))
+
+
+def fingerprint(api_key: str) -> str:
+    """Return a name for an account that tells nothing of its key."""
+    return hashlib.sha256(api_key.encode()).hexdigest()[:12]
+
+
+def encode_rules(rules: Mapping[str, SymbolRules]) -> str:
+    """Return the rules as the text of a journal note."""
+    return msgspec.json.encode(list(rules.values())).decode()
+
+
+def decode_rules(note: str | None) -> dict[str, SymbolRules]:
+    """Return the rules by symbol from a journal note, none without one."""
+    return {r.symbol: r for r in msgspec.json.decode(note or "[]", type=list[SymbolRules])}
