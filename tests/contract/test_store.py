@@ -1,0 +1,544 @@
+"""What every store keeps: items once, decimals to the last digit, klines in message order; and what SQLite's adds."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from decimal import Decimal
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bot.adapters.sqlite import SqliteStore
+from bot.adapters.sqlite import store as sqlite_store
+from bot.domain.order import Side, Trade
+from bot.ports import StoreError
+from tests.support.builders import MINUTE_MS, NOON, a_kline, klines_of
+
+ROOT = Path(__file__).parents[2]
+STORES = [pytest.param(lambda directory: SqliteStore(directory / "history.db"), id="sqlite")]
+
+
+@pytest.fixture(params=STORES)
+def open_store(request, tmp_path):
+    """Opens the one store of this test; called again, as a process that starts anew would."""
+    opened = []
+
+    def open_one():
+        for store in opened:
+            store.close()
+        opened.append(request.param(tmp_path))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store):
+    return open_store()
+
+
+def a_trade(client_order_id="bh-1", symbol="BTCUSDT", time=NOON, **changes):
+    values = {
+        "symbol": symbol,
+        "side": Side.BUY,
+        "time": time,
+        "price": Decimal("100.5"),
+        "quantity": Decimal("0.00001"),
+        "quote_quantity": Decimal("0.001005"),
+        "commission": Decimal("1E-8"),
+        "commission_asset": "BTC",
+        "close": Decimal("100.5"),
+        "order_id": 7,
+        "client_order_id": client_order_id,
+        "mode": "paper",
+        "bot_id": "bulkhead",
+        "reason": "fell 1.20 % from 101.7 to 100.5",
+    }
+    return Trade(**(values | changes))
+
+
+def extreme_decimals(negative=False):
+    """Finite decimals of up to 40 digits, between 1E-60 and 1E+90, many with trailing zeros."""
+    return st.builds(
+        lambda sign, digits, exponent: Decimal((sign, digits, exponent)),
+        st.integers(0, int(negative)),
+        st.lists(st.integers(0, 9), min_size=1, max_size=40).map(tuple),
+        st.integers(-60, 50),
+    )
+
+
+TIMES = st.integers(0, 2**62)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+EXAMPLES = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FRESH = count()
+
+
+# The port
+
+
+def test_an_empty_store_has_nothing(store):
+    assert store.last_klines("BTCUSDT", 5) == []
+    assert store.trade_ids("BTCUSDT") == set()
+    assert store.prune(NOON) == 0
+    store.write([], [])
+
+
+def test_the_last_klines_come_oldest_first_and_of_one_symbol(store):
+    klines = klines_of("1", "2", "3", "4")
+    store.write(klines[2:], [])
+    store.write([*klines[:2], *klines_of("9", symbol="ETHUSDT")], [])
+    assert store.last_klines("BTCUSDT", 2) == klines[2:]
+    assert store.last_klines("BTCUSDT", 100) == klines
+    assert store.last_klines("BTCUSDT", 0) == []
+
+
+def test_message_order_is_open_time_then_closed_then_event_time(store):
+    # The second candle's own event_time lies before the first one's close: open_time decides.
+    in_order = [
+        a_kline("1", event_time=NOON + 2_000, is_closed=False),
+        a_kline("2", event_time=NOON + 70_000, is_closed=False),
+        a_kline("3"),
+        a_kline("4", open_time=NOON + MINUTE_MS, event_time=NOON + 1_000, is_closed=False),
+        a_kline("5", open_time=NOON + MINUTE_MS, event_time=NOON + 65_000, is_closed=False),
+    ]
+    store.write(random.Random(3).sample(in_order, len(in_order)), [])
+    assert store.last_klines("BTCUSDT", 10) == in_order
+    assert store.last_klines("BTCUSDT", 3) == in_order[2:]
+    assert store.last_klines("BTCUSDT", 1, closed_only=True) == [in_order[2]]
+    assert store.last_klines("BTCUSDT", 10, closed_only=True) == [in_order[2]]
+
+
+def test_open_times_are_compared_as_numbers(store):
+    early, late = a_kline("1", open_time=999, close_time=1_000), a_kline("2", open_time=1_000, close_time=1_001)
+    store.write([late, early], [])
+    assert store.last_klines("BTCUSDT", 2) == [early, late]
+
+
+def test_the_same_kline_twice_is_stored_once(store):
+    updates = [a_kline("1", event_time=NOON + 2_000, is_closed=False), a_kline("2")]
+    store.write(updates + updates, [])
+    store.write(updates, [])
+    assert store.last_klines("BTCUSDT", 10) == updates
+
+
+def test_a_candle_is_closed_once_whatever_the_source(store):
+    """The stream's closed kline and REST's of the same candle are one item."""
+    from_stream = a_kline("2", received_event_time=NOON + 60_010)
+    store.write([from_stream], [])
+    store.write([a_kline("2")], [])
+    (stored,) = store.last_klines("BTCUSDT", 10)
+    assert (stored.close, stored.is_closed) == (Decimal(2), True)
+
+
+def test_a_trade_is_stored_once_as_it_was_first_written(store):
+    store.write([], [a_trade("bh-1"), a_trade("bh-1"), a_trade("bh-2")])
+    store.write([], [a_trade("bh-1", quantity=Decimal(5)), a_trade("bh-1", symbol="ETHUSDT")])
+    assert store.trade_ids("BTCUSDT") == {"bh-1", "bh-2"}
+    assert store.trade_ids("ETHUSDT") == {"bh-1"}
+
+
+def test_a_store_opened_again_has_all(open_store):
+    klines = klines_of("1", "2")
+    open_store().write(klines, [a_trade("bh-1")])
+    again = open_store()
+    assert again.last_klines("BTCUSDT", 5) == klines
+    assert again.trade_ids("BTCUSDT") == {"bh-1"}
+
+
+def test_pruning_takes_old_unclosed_klines_only(store):
+    def candle(minute):
+        start = NOON + minute * MINUTE_MS
+        return [a_kline(str(n + 1), open_time=start, event_time=start + n, is_closed=False) for n in range(5)]
+
+    closed = klines_of("1", "2", "3")
+    store.write([*candle(0), *candle(1), *candle(2), *closed], [a_trade()])
+    assert store.prune(NOON + 2 * MINUTE_MS) == 10
+    assert store.last_klines("BTCUSDT", 100) == [*closed[:2], *candle(2), closed[2]]
+    assert store.prune(NOON + 2 * MINUTE_MS) == 0
+    assert store.trade_ids("BTCUSDT") == {"bh-1"}
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_klines_come_back_to_the_last_digit(store, data):
+    symbol = f"S{next(FRESH)}"
+    kline = a_kline(
+        symbol=symbol,
+        open_time=data.draw(TIMES),
+        close_time=data.draw(TIMES),
+        event_time=data.draw(TIMES),
+        is_closed=data.draw(st.booleans()),
+        received_event_time=data.draw(st.none() | TIMES),
+        quote_volume=data.draw(st.none() | extreme_decimals()),
+        **{name: data.draw(extreme_decimals()) for name in ("open", "high", "low", "close", "volume")},
+    )
+    store.write([kline], [])
+    assert store.last_klines(symbol, 1) == [kline]
+
+
+# What the command line reads of SQLite
+
+
+def test_tables_keys_and_attributes_are_the_contracts(tmp_path):
+    """Section 3, read by plain SQL as another program would."""
+    with SqliteStore(tmp_path / "history.db") as store:
+        update = a_kline(
+            "1E-8", event_time=NOON + 2_000, is_closed=False, received_event_time=NOON + 2_001, volume=Decimal("1E+2")
+        )
+        closed = a_kline("2.50", event_time=NOON + 59_999, quote_volume=None)
+        store.write([update, closed], [a_trade(commissions=(("BTC", Decimal("1E-8")), ("BNB", Decimal("0.10"))))])
+    connection = sqlite3.connect(tmp_path / "history.db")
+    connection.row_factory = sqlite3.Row
+    first, second = [dict(r) for r in connection.execute("SELECT * FROM Crypto_Table ORDER BY symbol, kline_key")]
+    (trade,) = [dict(row) for row in connection.execute("SELECT * FROM Crypto_Trades")]
+    connection.close()
+    assert first == {
+        "symbol": "BTCUSDT",
+        "kline_key": f"1m#{NOON}#{NOON + 2_000}",
+        "interval": "1m",
+        "open_time": NOON,
+        "close_time": NOON + 59_999,
+        "event_time": NOON + 2_000,
+        **dict.fromkeys(("open", "high", "low", "close", "quote_volume"), "0.00000001"),
+        "volume": "100",
+        "is_closed": 0,
+        "received_event_time": NOON + 2_001,
+    }
+    assert second["kline_key"] == f"1m#{NOON}#closed"
+    assert (second["close"], second["quote_volume"], second["is_closed"]) == ("2.5", None, 1)
+    assert trade == {
+        "symbol": "BTCUSDT",
+        "client_order_id": "bh-1",
+        "side": "BUY",
+        "close": "100.5",
+        "sale_price": "100.5",
+        "quantity": "0.00001",
+        "volume": "0.001005",
+        "commission": "0.00000001",
+        "commission_asset": "BTC",
+        "ticker": "BTCUSDT",
+        "order_id": 7,
+        "time": NOON,
+        "mode": "paper",
+        "bot_id": "bulkhead",
+        "reason": "fell 1.20 % from 101.7 to 100.5",
+        "commissions": '[["BTC","0.00000001"],["BNB","0.1"]]',
+    }
+
+
+@pytest.fixture
+def history(tmp_path):
+    with SqliteStore(tmp_path / "history.db") as store:
+        yield store
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_trades_come_back_to_the_last_digit(history, data):
+    symbol = f"S{next(FRESH)}"
+    trade = a_trade(
+        data.draw(st.from_regex(r"[a-zA-Z0-9-_]{1,36}", fullmatch=True)),
+        symbol,
+        data.draw(TIMES),
+        side=data.draw(st.sampled_from(Side)),
+        order_id=data.draw(st.integers(-(2**63), 2**63 - 1)),
+        commission=data.draw(extreme_decimals(negative=True)),
+        commission_asset=data.draw(TEXTS),
+        mode=data.draw(TEXTS),
+        bot_id=data.draw(TEXTS),
+        reason=data.draw(TEXTS),
+        commissions=tuple(data.draw(st.lists(st.tuples(TEXTS, extreme_decimals(negative=True)), max_size=3))),
+        **{name: data.draw(extreme_decimals()) for name in ("price", "quantity", "quote_quantity", "close")},
+    )
+    history.write([], [trade])
+    assert list(history.trades(symbol)) == [trade]
+
+
+def test_trades_come_oldest_first_and_as_first_written(history):
+    first, second, third = (
+        a_trade("bh-z", time=NOON),
+        a_trade("bh-a", "ETHUSDT", NOON + 1),
+        a_trade("bh-b", time=NOON + 1),
+    )
+    history.write([], [third, second, first])
+    history.write([], [a_trade("bh-z", time=NOON, quantity=Decimal(5))])
+    assert list(history.trades()) == [first, second, third]
+    assert list(history.trades("ETHUSDT")) == [second]
+    assert (history.trade_count(), history.trade_count("ETHUSDT"), history.trade_count("X")) == (3, 1, 0)
+
+
+def mixed_klines():
+    """Two symbols, two intervals, open and closed, ties among them; in the order in which they must come back."""
+    klines = [
+        a_kline(
+            str(minute + 1),
+            symbol=symbol,
+            interval=interval,
+            open_time=NOON + minute * MINUTE_MS,
+            event_time=NOON + minute * MINUTE_MS + second * 1000,
+            is_closed=second == 59,
+        )
+        for minute in range(5)
+        for second in (1, 2, 59)
+        for symbol in ("BTCUSDT", "ETHUSDT")
+        for interval in ("1m", "3m")
+    ]
+    assert klines == sorted(klines, key=lambda k: (k.open_time, k.is_closed, k.event_time))
+    return klines
+
+
+@pytest.mark.parametrize("rows_a_slice", [1, 3, 7, 10_000])
+def test_klines_are_merged_filtered_and_read_in_slices(history, monkeypatch, rows_a_slice):
+    monkeypatch.setattr(sqlite_store, "_SLICE", rows_a_slice)
+    every = mixed_klines()
+    history.write(random.Random(5).sample(every, len(every)), [])
+    later = NOON + 2 * MINUTE_MS
+    assert list(history.klines()) == every
+    assert list(history.klines("ETHUSDT")) == [k for k in every if k.symbol == "ETHUSDT"]
+    assert list(history.klines(interval="3m")) == [k for k in every if k.interval == "3m"]
+    assert list(history.klines(since=later)) == [k for k in every if k.open_time >= later]
+    chosen = [k for k in every if k.open_time >= later and k.interval == "1m" and k.symbol == "BTCUSDT"]
+    assert list(history.klines("BTCUSDT", "1m", later)) == chosen
+    assert list(history.klines("BTCUSDT", "1m", later, 4)) == chosen[-4:]
+    assert list(history.klines(limit=7)) == every[-7:]
+    assert list(history.klines(limit=0)) == []
+    assert list(history.klines(limit=10_000)) == every
+    assert list(history.klines("NONE")) == []
+
+
+def test_counts_and_symbols(history):
+    assert (history.symbols(), history.kline_count()) == ([], 0)
+    history.write(mixed_klines(), [])
+    assert history.symbols() == ["BTCUSDT", "ETHUSDT"]
+    assert (history.kline_count(), history.kline_count("BTCUSDT"), history.kline_count("X")) == (60, 30, 0)
+
+
+def test_a_slow_reader_holds_nothing_open(history, tmp_path, monkeypatch):
+    """Else a pager left open would keep the log of a running bot from ever starting over."""
+    monkeypatch.setattr(sqlite_store, "_SLICE", 2)
+    klines = klines_of("1", "2", "3", "4", "5")
+    history.write(klines, [])
+    rows = history.klines()
+    assert next(rows) == klines[0]
+    connection = sqlite3.connect(tmp_path / "history.db")
+    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    connection.close()
+    assert not busy
+    assert list(rows) == klines[1:]
+
+
+def test_pruning_gives_the_write_lock_back_after_each_slice(history, monkeypatch):
+    monkeypatch.setattr(sqlite_store, "_PRUNE_SLICE", 3)
+    history.write([a_kline(event_time=NOON + n, is_closed=False) for n in range(10)], [])
+    statements = []
+    history._database._writer.set_trace_callback(statements.append)
+    assert history.prune(NOON + 1) == 10
+    assert statements.count("COMMIT") == 4
+    assert history.kline_count() == 0
+
+
+@pytest.mark.parametrize("closed_only", [False, True])
+def test_the_last_klines_are_found_without_reading_the_others(history, closed_only):
+    """Counted in steps of SQLite's machine, which do not depend on the computer."""
+
+    def steps(write):
+        history.write(write, [])
+        return last_klines_steps(history, closed_only)
+
+    few = steps(klines_of(*range(1, 100)))
+    assert steps(klines_of(*range(1, 5_000))) < 2 * few
+
+
+def last_klines_steps(store, closed_only):
+    steps = 0
+
+    def step():
+        nonlocal steps
+        steps += 1
+
+    opened = store._database._open_reader
+
+    def open_counting():
+        connection = opened()
+        connection.set_progress_handler(step, 1)
+        return connection
+
+    store._database._open_reader = open_counting
+    try:
+        assert len(store.last_klines("BTCUSDT", 10, closed_only)) == 10
+    finally:
+        store._database._open_reader = opened
+    return steps
+
+
+# Several processes
+
+READER = """
+import sys
+from pathlib import Path
+from bot.adapters.sqlite import SqliteStore
+
+store, batch, total = SqliteStore.read_only(Path(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
+print("ready", flush=True)
+seen = 0
+while seen < total:
+    klines, trades = store.kline_count(), store.trade_count()
+    last = store.last_klines("BTCUSDT", batch)
+    # Each transaction brings a whole batch of klines and one trade; the trades are counted a moment later.
+    if klines % batch or klines < seen or trades < klines // batch or len(last) not in (0, batch):
+        print("torn", klines, trades, len(last), seen)
+        break
+    seen = klines
+print("end", seen, len(list(store.klines())), len(list(store.trades())))
+"""
+
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+from bot.adapters.sqlite import SqliteStore
+from tests.support.builders import klines_of
+from tests.contract.test_store import a_trade
+
+store = SqliteStore(Path(sys.argv[1]))
+store.write(klines_of("1", "2", "3"), [a_trade()])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_another_process_reads_whole_transactions_while_a_thread_writes(history, tmp_path):
+    batch, batches = 20, 150
+    klines = klines_of(*range(1, batch * batches + 1))
+    command = [sys.executable, "-c", READER, str(tmp_path / "history.db"), str(batch), str(batch * batches)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout.readline() == "ready\n"
+
+        def write():
+            for n in range(batches):
+                history.write(klines[n * batch : (n + 1) * batch], [a_trade(f"bh-{n:03}")])
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        rest = reader.stdout.read()
+        writer.join()
+    assert rest == f"end {batch * batches} {batch * batches} {batches}\n"
+
+
+def files_of(directory):
+    return sorted(file.name for file in directory.iterdir())
+
+
+def assert_read_only_reads(directory):
+    before = files_of(directory)
+    store = SqliteStore.read_only(directory / "history.db")
+    assert store.last_klines("BTCUSDT", 5) == list(store.klines()) == klines_of("1", "2", "3")
+    assert list(store.trades()) == [a_trade()]
+    with pytest.raises(StoreError, match="not open for writing"):
+        store.write(klines_of("1"), [])
+    store.close()
+    assert files_of(directory) == before
+
+
+def test_a_database_can_be_read_while_its_writer_lives(history, tmp_path):
+    history.write(klines_of("1", "2", "3"), [a_trade()])
+    assert_read_only_reads(tmp_path)
+
+
+def test_a_database_can_be_read_after_its_writer_closed_it(tmp_path):
+    with SqliteStore(tmp_path / "history.db") as store:
+        store.write(klines_of("1", "2", "3"), [a_trade()])
+    assert files_of(tmp_path) == ["history.db"]
+    assert_read_only_reads(tmp_path)
+
+
+def test_a_database_can_be_read_after_its_writer_was_killed(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", WRITER, str(tmp_path / "history.db")], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert_read_only_reads(tmp_path)
+    with SqliteStore(tmp_path / "history.db") as again:
+        assert again.last_klines("BTCUSDT", 5) == klines_of("1", "2", "3")
+
+
+# Errors
+
+
+def one_line(error, *words):
+    text = str(error.value)
+    assert "\n" not in text
+    for word in words:
+        assert str(word) in text
+
+
+def test_reading_what_is_not_there_creates_nothing(tmp_path):
+    with pytest.raises(StoreError) as error:
+        SqliteStore.read_only(tmp_path / "history.db")
+    one_line(error, tmp_path / "history.db", "start the bot first")
+    assert files_of(tmp_path) == []
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(StoreError) as error:
+        SqliteStore(tmp_path / "away" / "history.db")
+    one_line(error, tmp_path / "away" / "history.db", "check that the directory exists")
+
+
+@pytest.mark.parametrize("open_one", [SqliteStore, SqliteStore.read_only])
+def test_a_file_of_another_kind_is_refused(tmp_path, open_one):
+    (tmp_path / "history.db").write_text("open_time,open,high\n" * 1000)
+    with pytest.raises(StoreError) as error:
+        open_one(tmp_path / "history.db")
+    one_line(error, tmp_path / "history.db", "move it away")
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    with SqliteStore(tmp_path / "history.db") as store:
+        store.write(klines_of(*range(1, 500)), [])
+    data = bytearray((tmp_path / "history.db").read_bytes())
+    data[4096:] = os.urandom(len(data) - 4096)
+    (tmp_path / "history.db").write_bytes(data)
+    with pytest.raises(StoreError) as error:
+        list(SqliteStore.read_only(tmp_path / "history.db").klines())
+    one_line(error, tmp_path / "history.db", "damaged", "restore a copy")
+
+
+def test_writing_beside_another_writer_says_who_is_in_the_way(history, tmp_path):
+    history._database._writer.execute("PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(tmp_path / "history.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError) as error:
+        history.write(klines_of("1"), [])
+    one_line(error, tmp_path / "history.db", "another process holds the write lock")
+    assert history.kline_count() == 0, "a reader never waits"
+    other.close()
+    history.write(klines_of("1"), [])
+    assert history.kline_count() == 1
+
+
+def test_a_full_disk_is_named_and_nothing_is_half_written(history, tmp_path):
+    history.write(klines_of("1"), [])
+    history._database._writer.execute("PRAGMA max_page_count = 20")
+    with pytest.raises(StoreError) as error:
+        history.write(klines_of(*range(1, 5_000)), [a_trade()])
+    one_line(error, tmp_path / "history.db", "free space")
+    assert (history.kline_count(), history.trade_count()) == (1, 0)
+    history._database._writer.execute("PRAGMA max_page_count = 100000")
+    history.write(klines_of("1", "2"), [])
+    assert history.kline_count() == 2, "the store goes on once there is room"
+
+
+def test_a_closed_store_takes_nothing_and_still_reads(history, tmp_path):
+    history.write(klines_of("1"), [])
+    history.close()
+    history.close()
+    with pytest.raises(StoreError) as error:
+        history.write(klines_of("2"), [])
+    one_line(error, tmp_path / "history.db", "open it as a writer")
+    assert history.kline_count() == 1
