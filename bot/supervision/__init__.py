@@ -1,5 +1,7 @@
 """Actors that may die: names that outlive them, mailboxes, restarts, fences. Knows nothing of what they are for."""
 
+from pykka.debug import log_thread_tracebacks
+
 from .actor import Actor
 from .address import Address
 from .context import Context
@@ -14,7 +16,7 @@ from .events import (
     Event,
     Terminated,
 )
-from .mailbox import Lane
+from .lanes import Lane
 from .spec import Backoff, ChildSpec, Exceeded, LaneBounds, Restart, Strategy
 from .system import ActorSystem
 from .timers import Clock, SystemClock, Timer
@@ -51,4 +53,5 @@ __all__ = [
     "SystemClock",
     "Terminated",
     "Timer",
+    "log_thread_tracebacks",
 ]

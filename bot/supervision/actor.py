@@ -8,7 +8,8 @@ import pykka
 from .context import Context
 from .errors import ActorCrashed, ChaosKill
 from .incarnation import Incarnation
-from .mailbox import Fate, Order
+from .mailbox import Fate
+from .seat import Order
 
 
 class Actor(pykka.ThreadingActor):

@@ -8,7 +8,9 @@ import pykka
 from .address import Address
 from .errors import NotRunning
 from .events import Terminated
-from .mailbox import CONTROL, LaneTable, Mailbox, Parcel, Seat
+from .lanes import CONTROL, LaneTable
+from .mailbox import Mailbox
+from .seat import Parcel, Seat
 from .timers import Clock
 
 
@@ -71,7 +73,8 @@ class Directory:
         with self._lock:
             known = watched in self.boxes
             if known:
-                self._watchers.setdefault(watched, []).append((mailbox, seat))
+                watchers = [pair for pair in self._watchers.get(watched, ()) if not pair[1].over]
+                self._watchers[watched] = [*watchers, (mailbox, seat)]
         if not known:
             mailbox.offer(Terminated(str(watched), 0, "unknown"), CONTROL)
 

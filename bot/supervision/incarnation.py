@@ -13,7 +13,8 @@ import pykka
 from .address import Address
 from .directory import Directory
 from .errors import ActorCrashed, Fenced, describe
-from .mailbox import Fate, Mailbox, Parcel
+from .mailbox import Fate, Mailbox
+from .seat import Parcel
 from .timers import Clock, Timer
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ class Incarnation:
         self._report = report
         self._poison_attempts = poison_attempts
         self._actor: Actor | None = None
-        # Held while an effect runs. Re-entrant, since an effect may tell.
-        self._effects = threading.RLock()
+        self._effects = mailbox.effects
+        self._closed = threading.Event()
         self._endings: list[Callable[[], None]] | None = []
         self._endings_lock = threading.Lock()
 
@@ -176,20 +177,26 @@ class Incarnation:
     def begin(self, factory: Callable[[Any], "Actor"], previous: "Incarnation | None") -> None:
         """Make the actor and launch it; runs on a thread of its own, since a factory may hang or raise."""
         if previous is not None:
-            previous.await_effects()
+            previous.await_end()
+        if not self.is_current():
+            return
         try:
             actor = factory(self)
             if actor.context is not self:
                 raise TypeError("the factory returned an actor with another context")
+            self._actor = actor
+            actor.launch()
         except BaseException as error:
             if self.end("start", error, Fate.KEEP):
                 logger.error("%s was not made", self, exc_info=error)
-            return
-        self._actor = actor
-        actor.launch()
 
-    def await_effects(self) -> None:
-        """Return when no effect of this epoch is running, nor can begin any more; the epoch must be over."""
+    def await_end(self) -> None:
+        """Return when the epoch, which is over, has nothing going on any more.
+
+        Its `on_epoch_end` actions get a second for it. An effect that runs is waited for, since nobody could say
+        otherwise whether it will still happen.
+        """
+        self._closed.wait(1.0)
         with self._effects:
             pass
 
@@ -200,11 +207,11 @@ class Incarnation:
     def end(
         self, phase: str, error: BaseException | str | None, fate: Fate, outside: bool = False, abandoned: bool = False
     ) -> bool:
-        """End this epoch, once: False if it was over. Nothing of it takes effect any more when this returns,
-        but for an effect that runs right now, which `await_effects` waits for.
+        """End this epoch, once; False if it was over.
 
-        `error` None is an orderly end. `outside` says that the caller is not the actor and must not be held up by
-        its `on_epoch_end` actions.
+        No effect of it begins any more; for one that runs right now, and for the `on_epoch_end` actions, the next
+        epoch waits. `error` None is an orderly end. `outside` says that the caller must not be held up by those
+        actions.
         """
         chaos = self.seat.doomed
         left = self.mailbox.vacate(self.seat, Fate.KEEP if chaos else fate, self._poison_attempts)
@@ -212,12 +219,6 @@ class Incarnation:
             return False
         if self._actor is not None:
             self._actor.leave()
-        with self._endings_lock:
-            actions, self._endings = self._endings or [], None
-        if outside and actions:
-            threading.Thread(target=_run_all, args=(actions,), name=f"end of {self}", daemon=True).start()
-        else:
-            _run_all(actions)
         if left.asked is not None:
             answer_error(left.asked, error if isinstance(error, Exception) else ActorCrashed(f"{self}: {error!r}"))
         self.down = Down(
@@ -233,7 +234,21 @@ class Incarnation:
         )
         self.ended.set()
         self._report(self.down)
+        if outside:
+            threading.Thread(target=self._close, name=f"end of {self.address}", daemon=True).start()
+        else:
+            self._close()
         return True
+
+    def _close(self) -> None:
+        with self._endings_lock:
+            actions, self._endings = self._endings or [], None
+        for action in actions:
+            try:
+                action()
+            except BaseException:
+                logger.exception("an action at the end of an epoch failed: %s", self)
+        self._closed.set()
 
     def answer(self, result: object) -> None:
         """Answer who asked the message in hand, if anybody."""
@@ -253,11 +268,3 @@ def drop(parcel: Parcel, reason: Exception) -> None:
     """Answer the asker of a message that nobody will handle, if it has one."""
     if parcel.reply is not None:
         answer_error(parcel.reply, reason)
-
-
-def _run_all(actions: list[Callable[[], None]]) -> None:
-    for action in actions:
-        try:
-            action()
-        except BaseException:
-            logger.exception("an action at the end of an epoch failed")

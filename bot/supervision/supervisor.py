@@ -27,7 +27,9 @@ from .events import (
     Event,
 )
 from .incarnation import Down, Incarnation, Up, drop
-from .mailbox import MUST, Fate, Parcel
+from .lanes import MUST
+from .mailbox import Fate
+from .seat import Parcel
 from .spec import Exceeded, Restart, Strategy
 
 KEPT_LETTERS = 10_000
@@ -155,7 +157,7 @@ class Supervision:
             return
         up_ms = self.book(child, report)
         plan = child.group.plan
-        if plan is not None and plan.to_stop and plan.to_stop[0] is child:
+        if plan is not None and child in plan.to_stop:
             self._stopped_for_plan(child, plan)
         elif child.spec.restart is Restart.TEMPORARY or (
             child.spec.restart is Restart.TRANSIENT and report.error is None
@@ -277,7 +279,7 @@ class Supervision:
             self._clock.call_later(plan.delay_ms, lambda: self._tell_self(Proceed(plan)))
 
     def _stopped_for_plan(self, child: Child, plan: Plan) -> None:
-        plan.to_stop.pop(0)
+        plan.to_stop.remove(child)
         child.stop_by = None
         if child.spec.restart is Restart.TEMPORARY:
             plan.to_start.remove(child)
@@ -327,8 +329,9 @@ class Supervision:
             incarnation = child.alive()
             if incarnation is None:
                 continue
-            if child.stop_by is not None and now >= child.stop_by:
-                incarnation.end("stop", "not stopped in time", Fate.KEEP, outside=True, abandoned=True)
+            if child.stop_by is not None:
+                if now >= child.stop_by:
+                    incarnation.end("stop", "not stopped in time", Fate.KEEP, outside=True, abandoned=True)
             elif (thread := incarnation.thread) is not None and not thread.is_alive():
                 self._vanished(incarnation, f"thread {thread.name} vanished")
             elif lost := [o for o in incarnation.owned if not o.finished and not o.thread.is_alive()]:

@@ -13,9 +13,11 @@ from .errors import KillRefused
 from .events import EVENT_TYPES, DeadLetter, Event
 from .guardian import Guardian
 from .incarnation import Incarnation
-from .mailbox import CONTROL, Fate, Lane, LaneTable, Mailbox, Order
+from .lanes import CONTROL, Lane, LaneTable
+from .mailbox import Fate, Mailbox
+from .seat import Order
 from .settle import Gauge
-from .spec import ChildSpec, LaneBounds, Strategy
+from .spec import ChildSpec, LaneBounds, Restart, Strategy
 from .supervisor import Launch, Release, Supervision, Supervisor
 from .timers import Clock
 from .tree import ActorStatus, Depth
@@ -26,9 +28,9 @@ SUPERVISOR = Address("supervisor")
 class ActorSystem:
     """Names, their actors, the supervisor that keeps them alive and the guardian above it.
 
-    `lanes` gives each message type its lane; types that it does not name are MUST, the events of this library
-    CONTROL. `on_event` is called on the supervisor's thread and must be short. `on_escalate` is called once, on a
-    thread of its own, with the reason why the process should stop. `check_ms` is how often hung and vanished
+    `lanes` gives each message type its lane; types that a mapping does not name are MUST, and the events of this
+    library CONTROL. `on_event` is called on the supervisor's thread and must be short. `on_escalate` is called once, on
+    a thread of its own, with the reason why the process should stop. `check_ms` is how often hung and vanished
     actors are looked for, on `clock`; `supervisor_deadline_ms` how long, in real time, the supervisor may take over
     one message.
     """
@@ -46,7 +48,7 @@ class ActorSystem:
     ) -> None:
         self._clock = clock
         self._gauge = Gauge()
-        self._directory = Directory(clock, LaneTable(lanes or {}, EVENT_TYPES))
+        self._directory = Directory(clock, LaneTable({} if lanes is None else lanes, EVENT_TYPES))
         self._check_ms = check_ms
         self._stopping = False
         self._started_at = clock.monotonic_ms()
@@ -116,22 +118,39 @@ class ActorSystem:
         return tuple(abandoned)
 
     def _stop_child(self, child: Child, end: float) -> bool:
-        if child.alive() is None and child.state is not State.QUARANTINED and any(child.mailbox.waiting()):
-            self._note_end(child)
-            self._supervision.launch(child)  # it had died; what it was sent is to be handled all the same
-        incarnation = child.alive()
-        stopped = True
-        if incarnation is not None:
-            deadline = min(end, time.monotonic() + child.spec.stop_deadline_ms / 1000)
-            child.mailbox.request_stop(incarnation.seat, drain=True)
-            stopped = incarnation.ended.wait(max(0.0, deadline - time.monotonic())) or not incarnation.end(
-                "stop", "not stopped in time", Fate.DONE, outside=True, abandoned=True
-            )
-            if stopped and incarnation.thread is not None:
-                incarnation.thread.join(max(0.0, deadline - time.monotonic()))
+        deadline = min(end, time.monotonic() + child.spec.stop_deadline_ms / 1000)
         self._note_end(child)
-        self._supervision.retire(child, abandoned=not stopped)
-        return stopped
+        while True:
+            incarnation = child.alive() or self._once_more(child, deadline)
+            if incarnation is None:
+                break
+            child.mailbox.request_stop(incarnation.seat, drain=True)
+            if not incarnation.ended.wait(max(0.0, deadline - time.monotonic())) and incarnation.end(
+                "stop", "not stopped in time", Fate.DONE, outside=True, abandoned=True
+            ):
+                self._note_end(child)
+                self._supervision.retire(child, abandoned=True)
+                return False
+            self._note_end(child)
+            if incarnation.thread is not None:
+                incarnation.thread.join(max(0.0, deadline - time.monotonic()))
+        self._supervision.retire(child)
+        return True
+
+    def _once_more(self, child: Child, deadline: float) -> Incarnation | None:
+        """Start a child that died before it worked off what waits, if there is time: it was accepted, after all."""
+        down = None if child.incarnation is None else child.incarnation.down
+        if (
+            down is None
+            or down.phase == "stop"
+            or child.state is State.QUARANTINED
+            or child.spec.restart is Restart.TEMPORARY
+            or not any(child.mailbox.waiting())
+            or time.monotonic() >= deadline
+        ):
+            return None
+        self._supervision.launch(child)
+        return child.incarnation
 
     def _note_end(self, child: Child) -> None:
         incarnation = child.incarnation
