@@ -1,4 +1,4 @@
-"""The signal: BUY at c <= p * (1 - buy_drop), SELL at c >= p * (1 + sell_rise) with a position; p is the close before."""
+"""BUY at c <= p * (1 - buy_drop), SELL at c >= p * (1 + sell_rise) with a position; p is the close before."""
 
 from decimal import Decimal
 from fractions import Fraction

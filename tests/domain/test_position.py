@@ -1,0 +1,82 @@
+"""A position: bought less sold less the commission in its own asset; its average price leaves commissions out."""
+
+from decimal import Decimal
+
+import pytest
+
+from bot.domain.money import multiply
+from bot.domain.position import Position, quote_change
+from tests.support.builders import a_fill, rules_of
+
+RULES = rules_of()
+
+
+def after(*fills):
+    position = Position()
+    for fill in fills:
+        position = position.after(fill, RULES)
+    return position
+
+
+def test_a_buy_grows_it_by_quantity_less_commission():
+    position = after(a_fill("BUY", "1", "100", commission="0.001"))
+    assert position.quantity == Decimal("0.999")
+    assert position.average_price == 100
+    assert position.net_quote == -100
+
+
+def test_a_sell_leaves_dust_and_its_price():
+    position = after(a_fill("BUY", "1", "100", commission="0.001"), a_fill("SELL", "0.99", "110", commission="0.1089"))
+    assert position.quantity == Decimal("0.009")
+    assert position.average_price == 100
+    assert position.net_quote == Decimal("8.7911")
+
+
+def test_an_empty_position_has_no_price():
+    position = after(a_fill("BUY", "1", "100"), a_fill("SELL", "1", "110"))
+    assert (position.quantity, position.average_price, position.net_quote) == (0, 0, 10)
+    assert after(a_fill("BUY", "1", "100"), a_fill("SELL", "1", "110"), a_fill("BUY", "1", "7")).average_price == 7
+
+
+def test_the_average_price_of_two_buys():
+    assert after(a_fill("BUY", "1", "100"), a_fill("BUY", "3", "60")).average_price == 70
+
+
+def test_a_sell_moves_no_average_price():
+    assert after(a_fill("BUY", "4", "100"), a_fill("SELL", "2", "500"), a_fill("BUY", "2", "60")).average_price == 80
+
+
+@pytest.mark.parametrize("side", ["BUY", "SELL"])
+def test_a_commission_in_a_third_asset_changes_neither_side(side):
+    fill = a_fill(side, "1", "100", commission="0.5", commission_asset="BNB")
+    held = Position(quantity=Decimal(5), average_price=Decimal(100))
+    position = held.after(fill, RULES)
+    assert position.quantity == (6 if side == "BUY" else 4)
+    assert position.net_quote == (-100 if side == "BUY" else 100)
+
+
+@pytest.mark.parametrize(
+    ("side", "asset", "quantity", "change"),
+    [
+        ("BUY", "BTC", "5.5", "-100"),
+        ("BUY", "USDT", "6", "-100.5"),
+        ("SELL", "USDT", "4", "99.5"),
+        ("SELL", "BTC", "3.5", "100"),
+    ],
+)
+def test_a_commission_is_booked_in_the_asset_that_was_charged(side, asset, quantity, change):
+    fill = a_fill(side, "1", "100", commission="0.5", commission_asset=asset)
+    position = Position(quantity=Decimal(5), average_price=Decimal(100)).after(fill, RULES)
+    assert position.quantity == Decimal(quantity)
+    assert position.net_quote == quote_change(fill, "USDT") == Decimal(change)
+
+
+def test_a_quote_quantity_of_more_than_28_digits_is_not_rounded():
+    """A thread's own context has 28 digits, and a unary minus rounds to it."""
+    price, quantity = Decimal("31234.123456789012345"), Decimal("1234567890.12345678")
+    exact = multiply(price, quantity)
+    fill = a_fill("BUY", quantity, "1")
+    fill = type(fill)(**{f: getattr(fill, f) for f in fill.__struct_fields__} | {"quote_quantity": exact})
+    assert len(exact.as_tuple().digits) > 28
+    assert quote_change(fill, "USDT").copy_negate() == exact
+    assert after(fill).net_quote.copy_negate() == exact
