@@ -189,12 +189,6 @@ class BinanceExchange(_PublicCalls):
         params = {"symbol": intent.symbol, "origClientOrderId": intent.client_order_id}
         try:
             order = self._client.get("order", params, OrderReply, signed=True)
-            if not _is_answer(order, intent):
-                raise ExchangeUnavailable(f"asked for {intent.client_order_id}, told of {order.clientOrderId}")
-            status = _final_status(order)
-            if status is None:
-                return _report(intent, order, _open_status(order), [])
-            fills = self._trades_of(intent, order) if Decimal(order.executedQty) else []
         except CallFailed as failed:
             if failed.code == UNKNOWN_ORDER:
                 return None
@@ -202,6 +196,12 @@ class BinanceExchange(_PublicCalls):
                 # Cancelled or expired without a fill more than 90 days ago.
                 return OrderReport(intent.client_order_id, 0, intent.symbol, OrderStatus.EXPIRED, detail="archived")
             _fail_read(failed)
+        if not _is_answer(order, intent):
+            raise ExchangeUnavailable(f"asked for {intent.client_order_id}, told of {order.clientOrderId}")
+        status = _final_status(order)
+        if status is None:
+            return _report(intent, order, _open_status(order), [])
+        fills = self._trades_of(intent, order) if Decimal(order.executedQty) else []
         if not _is_complete(order, fills):
             raise ExchangeUnavailable(f"not all fills of {intent.client_order_id} can be seen yet")
         return _report(intent, order, status, fills)
@@ -210,7 +210,10 @@ class BinanceExchange(_PublicCalls):
         fills: list[Fill] = []
         params: dict[str, object] = {"symbol": intent.symbol, "orderId": order.orderId, "limit": PAGE}
         while True:
-            page = self._client.get("myTrades", params, list[TradeReply], signed=True)
+            try:
+                page = self._client.get("myTrades", params, list[TradeReply], signed=True)
+            except CallFailed as failed:
+                _fail_read(failed)
             fills += [
                 _fill(intent, order.orderId, t.id, t.price, t.qty, t.commission, t.commissionAsset, t.time)
                 for t in page

@@ -1,0 +1,175 @@
+"""A kline connection over real sockets."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bot.adapters.binance import BinanceMarketStream
+from bot.ports import StreamClosed
+from tests.adapters.servers import CLOSE, PING, PONG, TEXT, unused_port, websocket_server
+from tests.adapters.test_frames import a_frame
+
+
+@pytest.fixture
+def server():
+    with websocket_server() as (url, peers):
+        yield url, peers
+
+
+@pytest.fixture
+def complaints():
+    return []
+
+
+@pytest.fixture
+def opened(server, complaints):
+    """A connection of BTCUSDT and the server's end of it."""
+    url, peers = server
+    connection = BinanceMarketStream(url, complaints.append).connect("BTCUSDT", "1m")
+    yield connection, peers.get(timeout=5)
+    connection.close()
+
+
+def text_of(**changes):
+    return json.dumps(a_frame(**changes))
+
+
+def test_one_raw_stream_per_symbol(opened):
+    connection, peer = opened
+    peer.send(text_of(c="7"))
+    assert connection.receive().close == 7
+    assert peer.path == "/ws/btcusdt@kline_1m"
+
+
+def test_a_symbol_that_is_not_ascii_is_quoted(server, complaints):
+    url, peers = server
+    connection = BinanceMarketStream(url, complaints.append).connect("币USDT", "1m")
+    assert peers.get(timeout=5).path == "/ws/%E5%B8%81usdt@kline_1m"
+    connection.close()
+
+
+def test_a_ping_is_answered_with_its_own_payload(opened):
+    connection, peer = opened
+    peer.send(b"1795556961569", PING)
+    assert connection.receive() is None
+    assert peer.receive() == (PONG, b"1795556961569")
+
+
+def test_a_kline_in_pieces_with_a_ping_between_is_one_kline(opened):
+    connection, peer = opened
+    text = text_of(c="8")
+    peer.send(text[:50], TEXT, fin=False)
+    peer.send(b"x", PING)
+    peer.send(text[50:], 0)
+    assert connection.receive() is None
+    assert connection.receive().close == 8
+
+
+def test_garbage_is_counted_and_said_in_one_line_and_loses_no_kline(opened, complaints):
+    connection, peer = opened
+    for frame in ("garbage\n" * 100, b"\xff\xfe", text_of(c="NaN"), text_of(c="9")):
+        peer.send(frame)
+    assert [connection.receive() for _ in range(3)] == [None, None, None]
+    assert connection.receive().close == 9
+    assert connection.bad_frames == len(complaints) == 3
+    assert all(line.startswith("BTCUSDT: frame refused: ") and "\n" not in line for line in complaints)
+    assert max(map(len, complaints)) < 300
+    assert "not a plain decimal in range at `$.k.c`" in complaints[2]
+
+
+@pytest.mark.parametrize("end", ["cut", "close", "shutdown"])
+def test_an_end_by_the_server_has_its_reason(opened, end):
+    connection, peer = opened
+    if end == "cut":
+        peer.cut()
+        reason = "connection lost"
+    elif end == "close":
+        peer.send((1008).to_bytes(2, "big") + b"Too many messages", CLOSE)
+        reason = "closed by the exchange: 1008 Too many messages"
+    else:
+        peer.send('{"e":"serverShutdown","E":1770123456789}')
+        reason = "server shutdown announced"
+    with pytest.raises(StreamClosed, match=reason):
+        connection.receive()
+    with pytest.raises(StreamClosed):
+        connection.receive()
+
+
+def test_a_broken_websocket_frame_ends_the_stream(opened):
+    connection, peer = opened
+    peer.send(b"x" * 10, opcode=3)
+    with pytest.raises(StreamClosed, match="connection lost"):
+        connection.receive()
+
+
+def test_silence_ends_the_stream_and_a_ping_is_no_silence(server, complaints):
+    url, peers = server
+    connection = BinanceMarketStream(url, complaints.append, silence_ms=200).connect("BTCUSDT", "1m")
+    peers.get(timeout=5).send(b"", PING)
+    assert connection.receive() is None
+    with pytest.raises(StreamClosed, match=r"silent: neither data nor ping for 0\.2 s"):
+        connection.receive()
+
+
+def test_close_from_another_thread_ends_a_waiting_read_at_once(opened):
+    connection, peer = opened
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(connection.receive)
+        peer.send(b"", PING)
+        assert waiting.result(5) is None
+        waiting = pool.submit(connection.receive)
+        connection.close()
+        with pytest.raises(StreamClosed, match="closed by us"):
+            waiting.result(1)
+    connection.close()
+
+
+def test_closing_while_klines_pour_in_never_raises_anything_else(server, complaints):
+    url, peers = server
+    stream = BinanceMarketStream(url, complaints.append)
+    for _ in range(20):
+        connection = stream.connect("BTCUSDT", "1m")
+        peer = peers.get(timeout=5)
+        flowing = threading.Event()
+
+        def pour(peer=peer, flowing=flowing):
+            try:
+                while True:
+                    peer.send(text_of())
+                    flowing.set()
+            except OSError:
+                return
+
+        def read(connection=connection):
+            while True:
+                connection.receive()
+
+        with ThreadPoolExecutor(2) as pool:
+            pool.submit(pour)
+            reading = pool.submit(read)
+            flowing.wait(5)
+            connection.close()
+            assert isinstance(reading.exception(5), StreamClosed)
+    assert complaints == []
+
+
+def test_a_blocked_region_names_the_fix():
+    with (
+        websocket_server(status=451) as (url, _),
+        pytest.raises(StreamClosed, match=r"451.*blocks.*region.*market_data\.profile = us"),
+    ):
+        BinanceMarketStream(url, print).connect("BTCUSDT", "1m")
+
+
+def test_a_refused_handshake_names_its_status():
+    with websocket_server(status=503) as (url, _), pytest.raises(StreamClosed, match="refused the stream: HTTP 503"):
+        BinanceMarketStream(url, print).connect("BTCUSDT", "1m")
+
+
+@pytest.mark.parametrize("url", [f"ws://127.0.0.1:{unused_port()}", "ws://no.such.host.invalid", "nonsense"])
+def test_an_address_without_a_server_is_one_clear_line(url):
+    with pytest.raises(StreamClosed, match=f"cannot connect to {url}: ") as closed:
+        BinanceMarketStream(url, print).connect("BTCUSDT", "1m")
+    assert "\n" not in str(closed.value)
