@@ -20,6 +20,7 @@ __all__ = [
     "Kline",
     "LogEntries",
     "Mark",
+    "Notice",
     "OrderEnded",
     "OrderProposal",
     "ProposalTimeout",
@@ -31,7 +32,6 @@ __all__ = [
     "StreamDown",
     "StreamUp",
     "Trade",
-    "WalletSnapshot",
     "Watch",
 ]
 
@@ -131,13 +131,12 @@ class ResolveOrders(msgspec.Struct, frozen=True):
     """Ask the exchange about orders of unknown fate. A trader's timer to itself."""
 
 
-class WalletSnapshot(msgspec.Struct, frozen=True):
-    """Cash, equity and positions at one moment, in the quote asset and by symbol. Portfolio to monitor."""
+class Notice(msgspec.Struct, frozen=True):
+    """Something a person should know, in one line. Any actor to monitor; `level` is info, warning or error."""
 
-    cash: Decimal
-    free_cash: Decimal
-    equity: Decimal
-    positions: tuple[tuple[str, Decimal], ...]
+    source: str
+    level: str
+    text: str
     time: int
 
 

@@ -144,8 +144,8 @@ class Store(Protocol):
     def write(self, klines: Sequence[Kline], trades: Sequence[Trade]) -> None:
         """Store all in one transaction; the same item twice leaves one. Raises StoreError."""
 
-    def last_klines(self, symbol: str, count: int) -> list[Kline]:
-        """Return the last `count` klines of a symbol in message order, oldest first."""
+    def last_klines(self, symbol: str, count: int, closed_only: bool = False) -> list[Kline]:
+        """Return the last `count` klines (or closed klines) of a symbol in message order, oldest first."""
 
     def trade_ids(self, symbol: str) -> set[str]:
         """Return the client order ids of a symbol's stored trades."""

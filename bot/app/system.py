@@ -18,7 +18,7 @@ from bot.adapters.binance import PROFILES, BinanceExchange, BinanceMarketHistory
 from bot.adapters.local_log import LocalLog
 from bot.adapters.paper import PaperExchange
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
-from bot.app.control import ControlServer
+from bot.app.control import ControlError, ControlServer
 from bot.app.data_directory import DataDirectory, Identity
 from bot.app.snapshot import Snapshot, take_snapshot
 from bot.app.trading import RULES_NOTE, encode_rules, fingerprint, one_quote_asset, sizing_parameters, strategy_of
@@ -30,7 +30,7 @@ from bot.gateway import OrderGateway
 from bot.messages import Notice
 from bot.ports import Exchange, ExchangeUnavailable
 from bot.simulator import SimulatedExchange, SimulatorConfig
-from bot.supervision import ActorSystem
+from bot.supervision import ActorSystem, Address, KillRefused, NotRunning
 
 STOP_DEADLINE_MS = 8_000
 """Of the ten seconds that a stop may take; the rest is for the embedded exchange and the files."""
@@ -51,13 +51,14 @@ class StartError(Exception):
 class BotSystem:
     """One bot: its data directory, its exchange, its actors. Made by `build`, used once."""
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, allow_chaos: bool = False) -> None:
         self.settings = settings
+        self._allow_chaos = allow_chaos
         self.directory = DataDirectory(settings.directory)
         self.memories = Memories(settings.symbols)
         self.failed = threading.Event()
         self.failure = ""
-        self._clock = clock or SystemClock()
+        self._clock = SystemClock()
         self._simulator: SimulatedExchange | None = None
         self._store: SqliteStore | None = None
         self._journal: SqliteJournal | None = None
@@ -79,7 +80,7 @@ class BotSystem:
 
     def _start(self) -> None:
         settings, directory = self.settings, self.directory
-        urls, key, secret = self._places()
+        urls, key, secret = _places(settings)
         identity = Identity(
             mode=settings.mode.value,
             exchange="simulated" if settings.mode is Mode.DEMO else _exchange_name(settings, urls),
@@ -158,28 +159,6 @@ class BotSystem:
             self.settings.mode.value, self.settings.symbols, self.memories, self._system.tree(), self._log.depth
         )
 
-    def _places(self) -> tuple[Urls, str, str]:
-        settings = self.settings
-        key, secret = settings.api_key.get_secret_value(), settings.api_secret.get_secret_value()
-        if settings.mode is Mode.DEMO:
-            return Urls("", "", ""), "", ""
-        if settings.mode is Mode.TESTNET and not (key and secret):
-            raise ConfigError("mode testnet needs keys: set BOT_API_KEY and BOT_API_SECRET in the environment")
-        trading = _hosts(settings.exchange.profile, settings.mode)
-        rest = settings.exchange.rest_url or (trading.rest_url if trading else "")
-        ws = settings.exchange.ws_url or (trading.ws_url if trading else "")
-        if not rest or not ws:
-            raise ConfigError(
-                f"exchange.profile: {settings.exchange.profile} has no testnet; "
-                "give exchange.rest_url and exchange.ws_url, or take the profile com"
-            )
-        market = _hosts(settings.market_data.profile or settings.exchange.profile, Mode.PAPER)
-        assert market is not None
-        own_market = bool(settings.market_data.profile)
-        market_rest = settings.market_data.rest_url or (market.rest_url if own_market else rest)
-        market_ws = settings.market_data.ws_url or (market.ws_url if own_market else ws)
-        return Urls(rest, market_rest, market_ws), key, secret
-
     def _next_trade_id(self) -> int:
         assert self._journal is not None
         return 1 + max((fill.trade_id for entry in self._journal.settled() for fill in entry.fills), default=0)
@@ -204,9 +183,24 @@ class BotSystem:
         )
 
     def _on_request(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        if request["command"] == "status":
+        command = request["command"]
+        if command == "status":
             return self.snapshot().as_json()
-        raise ValueError(f"unknown command {request['command']!r}")
+        name = str(request["name"])
+        address = Address.parse(name)
+        if command == "kill":
+            if not self._allow_chaos:
+                raise ControlError("this bot lets nobody kill its actors; start it with run --allow-chaos")
+            try:
+                self._system.kill(address, request["how"])
+            except (KillRefused, NotRunning) as error:
+                raise ControlError(str(error)) from None
+            return {"done": f"the next message of {name} will kill it"}
+        if command == "release":
+            if not self._system.release(address):
+                raise ControlError(f"{name} is not in quarantine; see: actors list")
+            return {"done": f"{name} is released"}
+        raise ValueError(f"unknown command {command!r}")
 
     def _on_event(self, event: object) -> None:
         self._system.tell(addresses.MONITOR, event)
@@ -217,6 +211,38 @@ class BotSystem:
 
     def _on_bad_frame(self, line: str) -> None:
         self._system.tell(addresses.MONITOR, Notice("stream", "warning", line, self._clock.now_ms()))
+
+
+def _places(settings: Settings) -> tuple[Urls, str, str]:
+    key, secret = settings.api_key.get_secret_value(), settings.api_secret.get_secret_value()
+    if settings.mode is Mode.DEMO:
+        return Urls("", "", ""), "", ""
+    if settings.mode is Mode.TESTNET and not (key and secret):
+        raise ConfigError("mode testnet needs keys: set BOT_API_KEY and BOT_API_SECRET in the environment")
+    trading = _hosts(settings.exchange.profile, settings.mode)
+    rest = settings.exchange.rest_url or (trading.rest_url if trading else "")
+    ws = settings.exchange.ws_url or (trading.ws_url if trading else "")
+    if not rest or not ws:
+        raise ConfigError(
+            f"exchange.profile: {settings.exchange.profile} has no testnet; "
+            "give exchange.rest_url and exchange.ws_url, or take the profile com"
+        )
+    market = _hosts(settings.market_data.profile or settings.exchange.profile, Mode.PAPER)
+    assert market is not None
+    own_market = bool(settings.market_data.profile)
+    market_rest = settings.market_data.rest_url or (market.rest_url if own_market else rest)
+    market_ws = settings.market_data.ws_url or (market.ws_url if own_market else ws)
+    return Urls(rest, market_rest, market_ws), key, secret
+
+
+def reach(settings: Settings) -> tuple[BinanceMarketHistory, BinanceExchange | None]:
+    """Return the adapters that a mode trades through, for `check`; no account in paper. Raises ConfigError."""
+    clock = SystemClock()
+    urls, key, secret = _places(settings)
+    market = BinanceMarketHistory(urls.market_rest, clock)
+    if settings.mode is Mode.PAPER:
+        return market, None
+    return market, BinanceExchange(urls.trading_rest, clock, key, secret, settings.exchange.recv_window_ms)
 
 
 def _hosts(profile: str, mode: Mode) -> Hosts | None:

@@ -1,0 +1,140 @@
+"""`klines`, `trades`, `wallet`, `status`, `actors`: what is stored, owned and running; needs no keys, no network."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from bot.cli.tables import klines_table, status_table, trades_table, wallet_table
+from rich.console import Console
+
+from bot.adapters.sqlite import SqliteStore
+from bot.adapters.sqlite.store import kline_key
+from bot.app.control import ControlError, ask
+from bot.app.data_directory import DataDirectory, DataDirectoryError
+from bot.app.snapshot import stored_snapshot
+from bot.config import load_settings
+from bot.domain.kline import Kline
+from bot.domain.money import plain
+from bot.research.report import trade_json
+
+STALE_AFTER_MS = 120_000
+"""How old the last kline of a healthy bot may be."""
+
+
+def klines(arguments: argparse.Namespace) -> int:
+    """Print the stored klines, oldest first."""
+    directory = _directory(arguments)
+    with SqliteStore.read_only(directory.history) as store:
+        found = store.klines(symbol=arguments.symbol)
+        if arguments.json:
+            _print_array(_kline_json(kline) for kline in found)
+        else:
+            Console().print(klines_table(found))
+    return 0
+
+
+def trades(arguments: argparse.Namespace) -> int:
+    """Print the stored trades, oldest first."""
+    directory = _directory(arguments)
+    with SqliteStore.read_only(directory.history) as store:
+        found = store.trades(symbol=arguments.symbol)
+        if arguments.json:
+            _print_array(
+                {**trade_json(t), "order_id": t.order_id, "client_order_id": t.client_order_id, "reason": t.reason}
+                for t in found
+            )
+        else:
+            Console().print(trades_table(found))
+    return 0
+
+
+def wallet(arguments: argparse.Namespace) -> int:
+    """Print cash, positions and equity."""
+    snapshot = stored_snapshot(_directory(arguments))
+    if arguments.json:
+        print(json.dumps(snapshot.wallet_json()))
+    else:
+        Console().print(wallet_table(snapshot))
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Print what runs and what it owns; with --healthy return 1 unless a bot runs whose feeds are fresh."""
+    directory = _directory(arguments, must_exist=False)
+    state = _status(directory)
+    trouble = _trouble(state) if arguments.healthy else None
+    if arguments.json:
+        print(json.dumps(state))
+    elif arguments.healthy:
+        print(trouble or "healthy")
+    else:
+        Console().print(status_table(state))
+    return 1 if trouble else 0
+
+
+def actors(arguments: argparse.Namespace) -> int:
+    """List the actors of a running bot, kill one (only with run --allow-chaos), or release one from quarantine."""
+    directory = _directory(arguments)
+    if directory.running_pid() is None:
+        raise ControlError(f"no bot runs on {directory.path}; start one with: run --data-dir {directory.path}")
+    if arguments.action != "list":
+        if arguments.name is None:
+            raise ControlError(f"actors {arguments.action} needs a NAME; see: actors list")
+        request = {"command": arguments.action, "name": arguments.name, "how": arguments.how}
+        answer = ask(directory.control_socket, request)
+        print(json.dumps(answer) if arguments.json else answer["done"])
+        return 0
+    listed = ask(directory.control_socket, {"command": "status"})
+    if arguments.json:
+        print(json.dumps(listed["actors"]))
+    else:
+        Console().print(status_table(listed))
+    return 0
+
+
+def _status(directory: DataDirectory) -> dict[str, Any]:
+    if directory.running_pid() is not None:
+        try:
+            return ask(directory.control_socket, {"command": "status"})
+        except ControlError:
+            # It may be starting or stopping: what is stored is true all the same.
+            pass
+    return stored_snapshot(directory).as_json()
+
+
+def _trouble(state: dict[str, Any]) -> str | None:
+    if not state["actors"]:
+        return "no bot is running here"
+    wrong = [a["name"] for a in state["actors"] if a["state"] in ("quarantined", "stopped")]
+    if wrong:
+        return f"these actors are not running: {', '.join(wrong)}"
+    oldest = time.time_ns() // 1_000_000 - STALE_AFTER_MS
+    stale = [s for s, view in state["symbols"].items() if (view["last_kline_ms"] or 0) < oldest]
+    return f"no kline for {STALE_AFTER_MS // 1000} s of {', '.join(stale)}" if stale else None
+
+
+def _directory(arguments: argparse.Namespace, must_exist: bool = True) -> DataDirectory:
+    path = arguments.data_dir or load_settings().directory
+    directory = DataDirectory(path)
+    if must_exist and directory.identity() is None:
+        raise DataDirectoryError(f"{path} holds no book; name the --data-dir of a run, or start one with: run")
+    return directory
+
+
+def _print_array(items: Iterable[dict[str, Any]]) -> None:
+    """Print a JSON array item by item, so that a long history needs no memory."""
+    sys.stdout.write("[")
+    for number, item in enumerate(items):
+        sys.stdout.write(("," if number else "") + json.dumps(item))
+    sys.stdout.write("]\n")
+
+
+def _kline_json(kline: Kline) -> dict[str, Any]:
+    item: dict[str, Any] = {"symbol": kline.symbol, "kline_key": kline_key(kline)}
+    for name, value in msgspec.structs.asdict(kline).items():
+        item[name] = value if value is None or isinstance(value, int | str) else plain(value)
+    return item

@@ -1,0 +1,69 @@
+"""`check`: configuration, directory, keys, symbols and clock, each a line: ok, or the fix."""
+
+import argparse
+from collections.abc import Callable
+from decimal import Decimal
+
+from bot.app.data_directory import DataDirectory
+from bot.app.system import reach
+from bot.app.trading import one_quote_asset, strategy_of
+from bot.config import ConfigError, Mode, load_settings
+from bot.domain.money import plain
+from bot.ports import ExchangeError
+
+MIN_FREE_MB = 500
+MAX_CLOCK_OFFSET_MS = 1_000
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Print a line a subject; 0 if all are ok, 1 if one is not."""
+    settings = load_settings({"mode": arguments.mode, "data_dir": arguments.data_dir}, arguments.config)
+    all_ok = True
+
+    def say(subject: str, question: Callable[[], str]) -> None:
+        nonlocal all_ok
+        try:
+            print(f"ok    {subject}: {question()}")
+        except (ConfigError, ExchangeError, OSError) as error:
+            all_ok = False
+            print(f"wrong {subject}: {' '.join(str(error).split())}")
+
+    say("configuration", lambda: f"mode {settings.mode.value}, {', '.join(settings.symbols)}, {settings.interval}")
+    say("strategy", lambda: type(strategy_of(settings)).__name__)
+    say("data directory", lambda: _directory_line(DataDirectory(settings.directory)))
+    if settings.mode is Mode.DEMO:
+        say("exchange", lambda: "embedded, simulated; keys are made by it and the money is paper")
+        return 0 if all_ok else 1
+    try:
+        market, account = reach(settings)
+    except ConfigError as error:
+        print(f"wrong keys: {error}")
+        return 1
+    say("clock", lambda: _clock_line(market.clock_offset_ms()))
+    say("symbols", lambda: f"all listed, quoted in {one_quote_asset(market.rules(settings.symbols))}")
+    if account is not None:
+        free_balance = account.free_balance
+        say("keys", lambda: _balance_line(free_balance, one_quote_asset(market.rules(settings.symbols))))
+    return 0 if all_ok else 1
+
+
+def _directory_line(directory: DataDirectory) -> str:
+    pid, identity = directory.running_pid(), directory.identity()
+    if pid is not None:
+        return f"{directory.path} is in use by process {pid}"
+    if identity is None:
+        return f"{directory.path} holds no book yet"
+    free = directory.free_bytes() // 1_000_000
+    if free < MIN_FREE_MB:
+        raise OSError(f"only {free} MB free, so no entries would be made; free at least {MIN_FREE_MB} MB")
+    return f"{directory.path} holds a {identity.mode} book of {identity.bot_id}, {free} MB free"
+
+
+def _clock_line(offset_ms: int) -> str:
+    if abs(offset_ms) > MAX_CLOCK_OFFSET_MS:
+        raise OSError(f"this machine is {offset_ms} ms off the exchange's clock; synchronise it (chrony, ntpd)")
+    return f"{offset_ms} ms off the exchange's"
+
+
+def _balance_line(free_balance: Callable[[str], Decimal], asset: str) -> str:
+    return f"accepted, {plain(free_balance(asset))} {asset} free"

@@ -1,0 +1,61 @@
+"""Where log lines go: structured JSON, one event a line, through the standard library's handlers."""
+
+import logging
+import logging.handlers
+import sys
+from pathlib import Path
+
+import structlog
+
+_SHARED = (
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+)
+
+
+def log_to_output(level: int = logging.INFO) -> None:
+    """Write lines to standard output, for a pipe or a container."""
+    _configure(logging.StreamHandler(sys.stdout), level)
+
+
+def log_to_error(level: int = logging.WARNING) -> None:
+    """Write lines to standard error, for commands whose output is their result."""
+    _configure(logging.StreamHandler(sys.stderr), level)
+
+
+def log_to_file(path: Path) -> None:
+    """Write lines to a file of at most 5 MB and one older one, for a terminal that shows the live view."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _configure(logging.handlers.RotatingFileHandler(path, maxBytes=5_000_000, backupCount=1), logging.INFO)
+
+
+def _configure(handler: logging.Handler, level: int) -> None:
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=list(_SHARED),
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(default=str),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    # What actors die of is reported by supervision; pykka's own tracebacks would say it twice.
+    logging.getLogger("pykka").setLevel(logging.CRITICAL)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    logging.getLogger("websocket").setLevel(logging.CRITICAL)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,167 @@
+"""The command line: which commands and flags there are, and which exit status an outcome has. Source: contract, 2."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from bot.app.control import ControlError
+from bot.app.data_directory import DataDirectoryError
+from bot.app.replay import ReplayError
+from bot.app.system import StartError
+from bot.cli import books, check, history, run, simulator
+from bot.config import ConfigError
+from bot.ports import ExchangeError, StoreError
+from bot.research.files import FileError
+from bot.simulator import SimulatorError
+
+USAGE = 2
+"""Bad usage, configuration or input file."""
+FAILED = 1
+"""Any other failure."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line, without the usage text that argparse would put before it."""
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(USAGE)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command and return the exit status: 0 done, 2 bad usage or input, 1 any other failure."""
+    arguments = list(argv)
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        arguments.insert(0, "run")
+    try:
+        parsed = _parser().parse_args(arguments)
+        return int(parsed.command(parsed))
+    except (ConfigError, FileError, DataDirectoryError) as error:
+        return _say(error, USAGE)
+    except (StartError, ReplayError, StoreError, SimulatorError, ControlError, ExchangeError) as error:
+        return _say(error, FAILED)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) went away: nothing more is wanted, and exit must not try to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return FAILED
+
+
+def _say(error: Exception, status: int) -> int:
+    print(" ".join(str(error).split()), file=sys.stderr)
+    return status
+
+
+def duration_s(text: str) -> float:
+    """Return the seconds that `90`, `30s`, `500ms`, `5m`, `2h` or `1d` mean. Raises ArgumentTypeError."""
+    match = re.fullmatch(r"(\d{1,9})(ms|s|m|h|d)?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30s, 5m or 1h")
+    return int(match[1]) * {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="bulkhead",
+        description="A crypto trading bot built of actors that fail in isolation. Without a command: run.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    one = _command(commands, "run", "run the bot; without keys on an embedded simulated exchange", run.run)
+    one.add_argument("--mode", choices=["demo", "paper", "testnet", "live"])
+    one.add_argument("--symbols", metavar="A,B")
+    one.add_argument("--interval", metavar="1m")
+    one.add_argument("--config", type=Path, metavar="bot.toml")
+    _data_dir(one)
+    one.add_argument("--for", type=duration_s, dest="seconds", metavar="30s", help="stop by itself after this time")
+    one.add_argument("--allow-chaos", action="store_true", help="let `actors kill` kill actors of this bot")
+    one.add_argument("--yes-real-money", action="store_true", help="needed by mode live")
+
+    for name, text, command in (
+        ("backtest", "the trading rule over kline files, without actors, at full speed", history.backtest),
+        ("replay", "kline files through the real actors", history.replay),
+    ):
+        one = _command(commands, name, text, command)
+        one.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".csv, .csv.gz, .zip or .parquet")
+        for flag, meaning in (
+            ("--interval", "of files whose name does not tell it, e.g. 1m"),
+            ("--cash", "paper cash to begin with (10000)"),
+            ("--fee", "commission as a fraction (0.001)"),
+            ("--fraction", "of equity that a BUY spends (0.1)"),
+            ("--sell-fraction", "of the position that a SELL sells (1)"),
+            ("--buy-drop", "drop against the previous message that buys (0.01)"),
+            ("--sell-rise", "rise against the previous message that sells (0.01)"),
+            ("--max-exposure", "most of equity that one symbol's position may be (1)"),
+            ("--slippage", "fraction that fills are moved against the trader (0)"),
+            ("--stop-loss", "loss on the average price that sells all, a fraction (off)"),
+            ("--take-profit", "gain on the average price that sells all, a fraction (off)"),
+            ("--cooldown", "seconds without a BUY after a trade (0)"),
+        ):
+            one.add_argument(flag, metavar="X", help=meaning)
+        one.add_argument("--compare-on", choices=["message", "closed"])
+        one.add_argument("--filters", type=Path, metavar="FILE", help="Binance's exchangeInfo JSON")
+        one.add_argument("--json", action="store_true")
+        if name == "backtest":
+            one.add_argument("--plot", type=Path, metavar="out.html", help="draw the equity curve")
+        else:
+            _data_dir(one)
+            one.add_argument("--speed", default="max", metavar="max|N", help="N times as fast as it happened")
+
+    one = _command(commands, "simulator", "the simulated Binance exchange as a server of its own", simulator.serve)
+    one.add_argument("--host", default="127.0.0.1")
+    one.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    one.add_argument("--profile", choices=["com", "us"], default="com")
+    one.add_argument("--symbols", metavar="A,B")
+    one.add_argument("--files", nargs="+", type=Path, default=[], metavar="FILE", help="klines to play")
+    one.add_argument("--speed", default="1", metavar="N")
+    one.add_argument("--seed", type=int, metavar="N")
+    one.add_argument("--interval-ms", type=int, metavar="N", help="time between kline updates of a symbol")
+    one.add_argument("--step", action="store_true", help="a kline at each POST /sim/next")
+    _data_dir(one)
+    one.add_argument("--json", action="store_true")
+
+    one = _command(commands, "actors", "list, kill or release the actors of a running bot", books.actors)
+    one.add_argument("action", nargs="?", choices=["list", "kill", "release"], default="list")
+    one.add_argument("name", nargs="?", metavar="NAME", help="such as feed/BTCUSDT")
+    one.add_argument("--how", choices=["raise", "exit", "hang", "vanish"], default="raise")
+    _data_dir(one)
+    one.add_argument("--json", action="store_true")
+
+    for name, text, command in (
+        ("klines", "the klines stored", books.klines),
+        ("trades", "the trades stored", books.trades),
+        ("wallet", "cash, positions and equity", books.wallet),
+        ("status", "what is running and what it owns", books.status),
+    ):
+        one = _command(commands, name, text, command)
+        _data_dir(one)
+        one.add_argument("--json", action="store_true")
+        if name in ("klines", "trades"):
+            one.add_argument("--symbol", metavar="A", help="only this one")
+        if name == "status":
+            one.add_argument("--healthy", action="store_true", help="exit 1 unless a bot runs and its feeds are fresh")
+
+    one = _command(commands, "check", "validate configuration, keys, symbols, clock and directory", check.check)
+    one.add_argument("--mode", choices=["demo", "paper", "testnet", "live"])
+    one.add_argument("--config", type=Path, metavar="bot.toml")
+    _data_dir(one)
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[_Parser]",
+    name: str,
+    text: str,
+    command: object,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _data_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="default: data/MODE")

@@ -1,0 +1,143 @@
+"""`run`: the bot until a signal, a time or a failure ends it; a live view on a terminal, log lines elsewhere."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import structlog
+from bot.cli.view import LiveView, summary
+
+from bot.app.snapshot import Snapshot
+from bot.app.system import BotSystem
+from bot.cli.logs import log_to_file, log_to_output
+from bot.config import ConfigError, Mode, Settings, load_settings
+from bot.domain.money import plain
+
+HEARTBEAT_S = 10.0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the bot; 0 after an orderly stop, 1 if it had to give up."""
+    settings = load_settings(
+        {
+            "mode": arguments.mode,
+            "symbols": arguments.symbols,
+            "interval": arguments.interval,
+            "data_dir": arguments.data_dir,
+        },
+        arguments.config,
+    )
+    _refuse_unready(settings, arguments.yes_real_money)
+    # Actors hand messages to one another: a busy thread must not hold the others up for the default 5 ms.
+    sys.setswitchinterval(0.0005)
+    on_terminal = sys.stdout.isatty()
+    if on_terminal:
+        log_to_file(settings.directory / "bulkhead.log")
+    else:
+        log_to_output()
+    log = structlog.get_logger().bind(mode=settings.mode.value)
+    log.info("comparing", rule=settings.compare_on, meaning=_compare_line(settings))
+    system = BotSystem(settings, allow_chaos=arguments.allow_chaos)
+    began = time.monotonic()
+    with stopped_by_signals() as stop:
+        system.start()
+        try:
+            if arguments.seconds is not None:
+                _stop_after(stop, arguments.seconds)
+            _show_until(system, stop, on_terminal)
+        finally:
+            last = system.snapshot()
+            abandoned = system.stop()
+    print(summary(last, time.monotonic() - began), flush=True)
+    if abandoned:
+        print(f"these actors would not stop and were left behind: {', '.join(abandoned)}", file=sys.stderr)
+    if system.failed.is_set():
+        print(f"the bot gave up: {system.failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _refuse_unready(settings: Settings, yes_real_money: bool) -> None:
+    if settings.mode is Mode.REPLAY:
+        raise ConfigError("mode: replay is a command of its own: bulkhead replay FILE...")
+    if settings.mode is not Mode.LIVE:
+        return
+    if not yes_real_money:
+        raise ConfigError("mode live trades real money: say --yes-real-money if that is meant")
+    if not (settings.api_key.get_secret_value() and settings.api_secret.get_secret_value()):
+        raise ConfigError("mode live needs keys: set BOT_API_KEY and BOT_API_SECRET in the environment")
+    for key in ("capital", "max_daily_loss"):
+        if getattr(settings, key) is None:
+            raise ConfigError(f"{key}: mode live does not start without it; set it in bot.toml or BOT_{key.upper()}")
+    raise ConfigError(
+        "mode live is closed in this version: it does not yet reconcile its books with the exchange's; "
+        "use --mode testnet or --mode paper"
+    )
+
+
+def _compare_line(settings: Settings) -> str:
+    if settings.compare_on == "message":
+        return "every kline update counts, about thirty a candle; compare_on = closed would count closed candles only"
+    return "only closed candles count, one an interval; compare_on = message would count every update"
+
+
+def _show_until(system: BotSystem, stop: threading.Event, on_terminal: bool) -> None:
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.2):
+            if system.failed.is_set():
+                break
+        ended.set()
+
+    threading.Thread(target=watch, name="until", daemon=True).start()
+    if on_terminal:
+        with LiveView() as view:
+            view.run(system.snapshot, ended)
+        return
+    log = structlog.get_logger()
+    while not ended.wait(HEARTBEAT_S):
+        log.info("state", **_state(system.snapshot()))
+
+
+def _state(snapshot: Snapshot) -> dict[str, object]:
+    return {
+        "mode": snapshot.mode,
+        "equity": plain(snapshot.equity),
+        "cash": plain(snapshot.cash),
+        "trades": snapshot.trade_count,
+        "skipped": dict(snapshot.skipped),
+        "klines": sum(view.messages for view in snapshot.symbols),
+        "prices": {v.symbol: None if v.price is None else plain(v.price) for v in snapshot.symbols},
+        "positions": {view.symbol: plain(view.position.quantity) for view in snapshot.symbols},
+    }
+
+
+def _stop_after(stop: threading.Event, seconds: float) -> None:
+    timer = threading.Timer(seconds, stop.set)
+    timer.daemon = True
+    timer.start()
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """Yield an event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
