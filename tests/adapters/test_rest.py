@@ -394,6 +394,7 @@ class TestKlines:
 
     def test_a_kline_that_closes_while_we_ask_was_still_open_in_its_row(self, server, history):
         start = NOW // 60_000 * 60_000
+        history.now_ms()
         server.on(TIME, reply(f'{{"serverTime":{start + 59_999}}}'), reply(f'{{"serverTime":{start + 60_001}}}'))
         server.on(KLINES, reply(json.dumps([a_row(start)])))
         assert history.closed_klines("BTCUSDT", "1m", start) == []
@@ -478,6 +479,17 @@ class TestClock:
         asked = len(server.to(TIME))
         history.now_ms()
         assert len(server.to(TIME)) == asked
+
+    def test_an_estimate_never_asks(self, server, history, clock):
+        assert abs(history.estimated_now_ms() - clock.now_ms()) < 1000
+        assert server.requests == []
+        history.now_ms()
+        assert abs(history.estimated_now_ms() - NOW) < 1000
+
+    def test_reading_history_measures_the_clock(self, server, history):
+        server.on(KLINES, reply("[]"))
+        history.closed_klines("BTCUSDT", "1m", 0)
+        assert abs(history.estimated_now_ms() - NOW) < 1000
 
     def test_never_measured(self, server, history):
         server.on(TIME, CUT)

@@ -136,7 +136,7 @@ class RestClient:
         self._clock = clock
         self._read_timeout_ms = read_timeout_ms
         timeout_s = (connect_timeout_ms / 1000, read_timeout_ms / 1000)
-        self._client = _ThreadedClient(rest_url, api_key, api_secret, recv_window_ms, timeout_s, self._estimate_ms)
+        self._client = _ThreadedClient(rest_url, api_key, api_secret, recv_window_ms, timeout_s, self.estimate_ms)
         self._lock = threading.Lock()
         self._paused_until = 0
         self._pause_reason = ""
@@ -170,11 +170,14 @@ class RestClient:
                 self._sync()
             except CallFailed:
                 self._sync_due = self._clock.monotonic_ms() + SYNC_AGAIN_MS
-        return self._estimate_ms()
+        return self.estimate_ms()
 
-    def _estimate_ms(self) -> int:
+    def estimate_ms(self) -> int:
+        """Return the exchange's clock as last measured, the machine's own before that; never asks."""
+        if self._ahead_ms is None:
+            return self._clock.now_ms()
         # On the monotonic clock, so that a step of the machine's own clock moves neither signatures nor deadlines.
-        return self._clock.monotonic_ms() + (self._ahead_ms or 0)
+        return self._clock.monotonic_ms() + self._ahead_ms
 
     def _sync(self) -> None:
         """Measure the exchange's clock: serverTime - (sent + received) / 2. Raises CallFailed.

@@ -46,6 +46,7 @@ class _PublicCalls:
         """
         klines: list[Kline] = []
         try:
+            self._client.now_ms()  # whoever only reads history has its estimate measured here
             # Asked before the rows: a kline that ended after this may still have been open in its row.
             now = self._client.server_time()
             while True:
@@ -78,6 +79,10 @@ class _PublicCalls:
             return self._client.now_ms()
         except CallFailed as failed:
             _fail_read(failed)
+
+    def estimated_now_ms(self) -> int:
+        """Return the exchange's clock as last measured, the machine's own before that. Never asks, never raises."""
+        return self._client.estimate_ms()
 
     def _rules_of(self, symbols: Sequence[str]) -> dict[str, SymbolRules]:
         try:
