@@ -125,7 +125,7 @@ class OrderJournal(Protocol):
     def entry(self, client_order_id: str) -> JournalEntry | None:
         """Return what is known of one order, None if it was never recorded."""
 
-    def unresolved(self, symbol: str | None = None) -> list[JournalEntry]:
+    def unresolved(self, symbol: str | None = None) -> Sequence[JournalEntry]:
         """Return the orders whose fate is unknown, oldest first."""
 
     def settled(self, symbol: str | None = None) -> Iterable[JournalEntry]:

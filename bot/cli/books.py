@@ -12,12 +12,11 @@ from bot.cli.tables import klines_table, status_table, trades_table, wallet_tabl
 from rich.console import Console
 
 from bot.adapters.sqlite import SqliteStore
-from bot.adapters.sqlite.store import kline_key
 from bot.app.control import ControlError, ask
 from bot.app.data_directory import DataDirectory, DataDirectoryError
 from bot.app.snapshot import stored_snapshot
 from bot.config import load_settings
-from bot.domain.kline import Kline
+from bot.domain.kline import Kline, kline_key
 from bot.domain.money import plain
 from bot.research.report import trade_json
 

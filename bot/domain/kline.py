@@ -39,6 +39,11 @@ def is_newer(kline: Kline, last: Kline | None) -> bool:
     return kline.is_closed or kline.event_time > last.event_time
 
 
+def kline_key(kline: Kline) -> str:
+    """Return a kline's sort key: `INTERVAL#open_time#event_time`, of a closed one `INTERVAL#open_time#closed`."""
+    return f"{kline.interval}#{kline.open_time}#{'closed' if kline.is_closed else kline.event_time}"
+
+
 INTERVALS_MS = {
     "1s": 1_000,
     "1m": 60_000,

@@ -12,7 +12,7 @@ from typing import Any, Self
 import msgspec
 
 from bot.adapters.sqlite.database import Database, DatabaseOwner, Migration
-from bot.domain.kline import Kline
+from bot.domain.kline import Kline, kline_key
 from bot.domain.money import plain
 from bot.domain.order import Side, Trade
 
@@ -92,11 +92,6 @@ _SYMBOLS = """
 """
 _SLICE = 2_000
 _PRUNE_SLICE = 500
-
-
-def kline_key(kline: Kline) -> str:
-    """Return a kline's sort key: `INTERVAL#open_time#event_time`, of a closed one `INTERVAL#open_time#closed`."""
-    return f"{kline.interval}#{kline.open_time}#{'closed' if kline.is_closed else kline.event_time}"
 
 
 class SqliteStore(DatabaseOwner):
