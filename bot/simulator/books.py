@@ -1,0 +1,534 @@
+"""Decides what an order does: balances, matching against a book, fills with commission, the life of an order."""
+
+import random
+import string
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from bot.simulator.amounts import ZERO, ceil8, exact, floor_to, round8, text8
+from bot.simulator.errors import ApiError, insufficient_balance, rejected
+from bot.simulator.journal import Journal
+from bot.simulator.market import Depth
+from bot.simulator.profiles import SymbolRules
+
+OPEN_STATUSES = frozenset({"NEW", "PARTIALLY_FILLED"})
+FIRST_ORDER_ID = 4_281_001
+START_CASH = ("USDT", Decimal(10000))
+_ALPHANUMERIC = string.ascii_letters + string.digits
+
+
+@dataclass(frozen=True)
+class OrderRequest:
+    """A new order as asked for, its parameters already legal. Quantities in base or quote asset as named."""
+
+    symbol: str
+    side: str
+    type: str
+    time_in_force: str = "GTC"
+    quantity: Decimal | None = None
+    quote_quantity: Decimal | None = None
+    price: Decimal | None = None
+    client_order_id: str | None = None
+    self_trade_prevention: str = "EXPIRE_MAKER"
+    strategy_id: int | None = None
+    strategy_type: int | None = None
+
+    @property
+    def is_buyer(self) -> bool:
+        return self.side == "BUY"
+
+    @property
+    def may_rest(self) -> bool:
+        return self.type == "LIMIT_MAKER" or (self.type == "LIMIT" and self.time_in_force == "GTC")
+
+
+class Order(msgspec.Struct):
+    """An order in the books, or one that was refused (`reject`: the error's code). Times in ms."""
+
+    number: int
+    symbol: str
+    order_id: int
+    client_order_id: str
+    side: str
+    type: str
+    time_in_force: str
+    price: Decimal
+    quantity: Decimal
+    quote_quantity: Decimal
+    status: str
+    time: int
+    update_time: int
+    working_time: int = -1
+    executed: Decimal = ZERO
+    quote: Decimal = ZERO
+    self_trade_prevention: str = "EXPIRE_MAKER"
+    expiry_reason: str | None = None
+    strategy_id: int | None = None
+    strategy_type: int | None = None
+    original_client_order_id: str | None = None
+    reject: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN_STATUSES
+
+    @property
+    def is_buyer(self) -> bool:
+        return self.side == "BUY"
+
+    @property
+    def left(self) -> Decimal:
+        return self.quantity - self.executed
+
+
+class Fill(msgspec.Struct):
+    """One trade of the account. `commission` is already taken from what was received."""
+
+    number: int
+    symbol: str
+    trade_id: int
+    order_id: int
+    client_order_id: str
+    price: Decimal
+    quantity: Decimal
+    quote: Decimal
+    commission: Decimal
+    commission_asset: str
+    time: int
+    is_buyer: bool
+    is_maker: bool
+
+
+class Balance(msgspec.Struct):
+    free: Decimal = ZERO
+    locked: Decimal = ZERO
+
+
+def new_client_order_id() -> str:
+    """Return 22 random alphanumerics, as the exchange gives to an order without an id."""
+    return "".join(random.choices(_ALPHANUMERIC, k=22))
+
+
+class Books:
+    """One account: balances, orders and fills. Every change is in the journal before the call returns."""
+
+    def __init__(self, journal: Journal, commission_rate: Decimal, assets: list[str]) -> None:
+        self._journal = journal
+        self._rate = commission_rate
+        self.balances: dict[str, Balance] = {}
+        self.placements: list[Order] = []
+        self.fills: list[Fill] = []
+        self.reused_ids = 0
+        self._by_id: dict[int, Order] = {}
+        self._open: dict[str, dict[int, Order]] = {}
+        self._by_client_id: dict[tuple[str, str], Order] = {}
+        self._trade_ids: dict[str, int] = {}
+        self.update_time = 0
+        self._load()
+        for asset in assets:
+            self.balances.setdefault(asset, Balance())
+
+    def _load(self) -> None:
+        stored = self._journal.fact("balances")
+        if stored is None:
+            asset, cash = START_CASH
+            self.balances[asset] = Balance(cash)
+            self._journal.set_fact("balances", msgspec.json.encode(self.balances).decode())
+        else:
+            self.balances = msgspec.json.decode(stored, type=dict[str, Balance])
+        for body in self._journal.bodies("placements"):
+            order = msgspec.json.decode(body, type=Order)
+            self.placements.append(order)
+            if order.reject is None:
+                self._index(order)
+        self.fills = [msgspec.json.decode(body, type=Fill) for body in self._journal.bodies("fills")]
+        for fill in self.fills:
+            self._trade_ids[fill.symbol] = max(fill.trade_id, self._trade_ids.get(fill.symbol, 0))
+        self.reused_ids = int(self._journal.fact("reused_client_order_ids") or 0)
+        self.update_time = max((order.update_time for order in self.placements), default=0)
+
+    def _index(self, order: Order) -> None:
+        self._by_id[order.order_id] = order
+        for client_id in {order.client_order_id, order.original_client_order_id} - {None}:
+            self._by_client_id[order.symbol, str(client_id)] = order
+        if order.is_open:
+            self._open.setdefault(order.symbol, {})[order.order_id] = order
+
+    def last_trade_id(self, symbol: str) -> int:
+        """Return the account's highest trade id of `symbol`; 0 without a trade."""
+        return self._trade_ids.get(symbol, 0)
+
+    def open_orders(self, symbol: str | None = None) -> list[Order]:
+        """Return open orders, oldest first."""
+        if symbol is not None:
+            return list(self._open.get(symbol, {}).values())
+        return sorted((o for orders in self._open.values() for o in orders.values()), key=lambda o: o.order_id)
+
+    def orders(self, symbol: str) -> list[Order]:
+        """Return all orders of `symbol` that reached the books, oldest first."""
+        return [order for order in self.placements if order.symbol == symbol and order.reject is None]
+
+    def find(self, symbol: str, order_id: int | None, client_order_id: str | None) -> Order | None:
+        """Return the order by its id, or else the newest one that has or had this client order id."""
+        if order_id is not None:
+            order = self._by_id.get(order_id)
+            return order if order is not None and order.symbol == symbol else None
+        return self._by_client_id.get((symbol, client_order_id or ""))
+
+    @exact
+    def place(
+        self,
+        rules: SymbolRules,
+        request: OrderRequest,
+        depth: Depth,
+        now_ms: int,
+        next_trade_id: int,
+        fraction: Decimal | None = None,
+    ) -> tuple[Order, list[Fill]]:
+        """Execute a new order against `depth` and return it with its fills.
+
+        `fraction`: of the quantity, the most that is filled; the rest expires. Raises ApiError -2010 as the
+        engine does, and then nothing has changed.
+        """
+        self._check_duplicate(request)
+        quantity = self._quantity(rules, request, depth)
+        is_buyer = request.is_buyer
+        taken = depth.plan(is_buyer, quantity, request.price)
+        if request.type == "LIMIT_MAKER" and taken:
+            raise rejected("Order would immediately match and take.")
+        self._check_balance(rules, request, quantity, taken)
+        order = self._new_order(request, quantity, now_ms)
+        if fraction is not None:
+            taken = depth.plan(is_buyer, floor_to(quantity * fraction, rules.step), request.price)
+        elif request.time_in_force == "FOK" and sum((share for _, share in taken), ZERO) < quantity:
+            taken = []
+        if request.price is not None:
+            self._lock(rules, order, order.quantity)
+        fills = []
+        for price, share in taken:
+            fills.append(self._fill(rules, order, price, share, now_ms, next_trade_id, is_maker=False))
+            next_trade_id += 1
+        depth.take(is_buyer, taken)
+        self._settle_status(rules, order, request, fraction is not None)
+        self._index(order)
+        self._save(order, fills)
+        return order, fills
+
+    def _check_duplicate(self, request: OrderRequest) -> None:
+        if request.client_order_id is None:
+            return
+        known = self._by_client_id.get((request.symbol, request.client_order_id))
+        if known is None:
+            return
+        if known.is_open:
+            raise rejected("Duplicate order sent.")
+
+    def _quantity(self, rules: SymbolRules, request: OrderRequest, depth: Depth) -> Decimal:
+        if request.quantity is not None:
+            return request.quantity
+        assert request.quote_quantity is not None
+        quantity = depth.quantity_for(request.is_buyer, request.quote_quantity, rules.step)
+        if quantity <= 0:
+            raise rejected("Order book liquidity is less than `LOT_SIZE` filter minimum quantity.")
+        return quantity
+
+    def _check_balance(
+        self, rules: SymbolRules, request: OrderRequest, quantity: Decimal, taken: list[tuple[Decimal, Decimal]]
+    ) -> None:
+        if not request.is_buyer:
+            needed, asset = quantity, rules.base
+        elif request.price is not None:
+            needed, asset = request.price * quantity, rules.quote
+        elif request.quote_quantity is not None:
+            needed, asset = request.quote_quantity, rules.quote
+        else:
+            needed, asset = sum((round8(price * share) for price, share in taken), ZERO), rules.quote
+        if needed > self.balances[asset].free:
+            raise insufficient_balance()
+
+    def _new_order(self, request: OrderRequest, quantity: Decimal, now_ms: int) -> Order:
+        client_id = request.client_order_id or new_client_order_id()
+        if (request.symbol, client_id) in self._by_client_id:
+            self.reused_ids += 1
+            self._journal.set_fact("reused_client_order_ids", str(self.reused_ids))
+        order = Order(
+            number=len(self.placements) + 1,
+            symbol=request.symbol,
+            order_id=FIRST_ORDER_ID + len(self.placements),
+            client_order_id=client_id,
+            side=request.side,
+            type=request.type,
+            time_in_force=request.time_in_force,
+            price=request.price or ZERO,
+            quantity=quantity,
+            quote_quantity=request.quote_quantity or ZERO,
+            status="NEW",
+            time=now_ms,
+            update_time=now_ms,
+            working_time=now_ms,
+            self_trade_prevention=request.self_trade_prevention,
+            strategy_id=request.strategy_id,
+            strategy_type=request.strategy_type,
+        )
+        self.placements.append(order)
+        return order
+
+    def _settle_status(self, rules: SymbolRules, order: Order, request: OrderRequest, is_cut: bool) -> None:
+        if order.left <= 0:
+            order.status = "FILLED"
+            return
+        if request.may_rest and not is_cut:
+            order.status = "PARTIALLY_FILLED" if order.executed else "NEW"
+            return
+        if request.price is not None:
+            self._lock(rules, order, -order.left)
+        order.status = "EXPIRED"
+        reasons = {"IOC": "UNFILLED_IOC_QUANTITY_EXPIRED", "FOK": "UNFILLED_FOK_ORDER_EXPIRED"}
+        order.expiry_reason = reasons.get(order.time_in_force, "INSUFFICIENT_LIQUIDITY")
+
+    def _lock(self, rules: SymbolRules, order: Order, quantity: Decimal) -> None:
+        """Move what `quantity` of a priced order needs from free to locked; a negative quantity moves it back."""
+        asset, amount = (rules.quote, round8(order.price * quantity)) if order.is_buyer else (rules.base, quantity)
+        self.balances[asset].free -= amount
+        self.balances[asset].locked += amount
+
+    def _fill(
+        self,
+        rules: SymbolRules,
+        order: Order,
+        price: Decimal,
+        quantity: Decimal,
+        now_ms: int,
+        trade_id: int,
+        is_maker: bool,
+    ) -> Fill:
+        quote = round8(price * quantity)
+        if order.price:
+            self._lock(rules, order, -quantity)
+        base, money = self.balances[rules.base], self.balances[rules.quote]
+        if order.is_buyer:
+            commission, asset = ceil8(quantity * self._rate), rules.base
+            money.free -= quote
+            base.free += quantity - commission
+        else:
+            commission, asset = ceil8(quote * self._rate), rules.quote
+            base.free -= quantity
+            money.free += quote - commission
+        order.executed += quantity
+        order.quote += quote
+        order.update_time = now_ms
+        fill = Fill(
+            number=len(self.fills) + 1,
+            symbol=order.symbol,
+            trade_id=trade_id,
+            order_id=order.order_id,
+            client_order_id=order.client_order_id,
+            price=price,
+            quantity=quantity,
+            quote=quote,
+            commission=commission,
+            commission_asset=asset,
+            time=now_ms,
+            is_buyer=order.is_buyer,
+            is_maker=is_maker,
+        )
+        self.fills.append(fill)
+        self._trade_ids[order.symbol] = trade_id
+        return fill
+
+    @exact
+    def match_resting(
+        self, rules: SymbolRules, depth: Depth, now_ms: int, next_trade_id: int
+    ) -> list[tuple[Order, Fill]]:
+        """Fill resting orders that the book now reaches, at their own price; return each with its fill."""
+        matched = []
+        for order in self.open_orders(rules.symbol):
+            taken = depth.plan(order.is_buyer, order.left, order.price)
+            quantity = sum((share for _, share in taken), ZERO)
+            if quantity <= 0:
+                continue
+            depth.take(order.is_buyer, taken)
+            fill = self._fill(rules, order, order.price, quantity, now_ms, next_trade_id, is_maker=True)
+            next_trade_id += 1
+            order.status = "PARTIALLY_FILLED" if order.left > 0 else "FILLED"
+            if not order.is_open:
+                del self._open[order.symbol][order.order_id]
+            self._save(order, [fill])
+            matched.append((order, fill))
+        return matched
+
+    @exact
+    def cancel(self, rules: SymbolRules, order: Order, cancel_id: str | None, now_ms: int) -> str:
+        """Cancel an open order and return the client order id that it had; it now carries the cancel's id.
+
+        Source: Binance, client order ids. By which of the two ids a cancelled order is found is not
+        documented: here by both.
+        """
+        if not order.is_open:
+            raise ApiError(-2011, "Unknown order sent.")
+        original = order.client_order_id
+        self._lock(rules, order, -order.left)
+        order.status = "CANCELED"
+        order.update_time = now_ms
+        order.original_client_order_id = original
+        order.client_order_id = cancel_id or new_client_order_id()
+        del self._open[order.symbol][order.order_id]
+        self._index(order)
+        self._save(order, [])
+        return original
+
+    def note_rejected(self, texts: dict[str, str], code: int, now_ms: int) -> None:
+        """Keep a refused order beside the others, as far as its parameters can be read."""
+        number = len(self.placements) + 1
+        order = Order(
+            number=number,
+            symbol=texts.get("symbol", ""),
+            order_id=-1,
+            client_order_id=texts.get("newClientOrderId", ""),
+            side=texts.get("side", ""),
+            type=texts.get("type", ""),
+            time_in_force=texts.get("timeInForce", "GTC"),
+            price=_readable(texts.get("price")),
+            quantity=_readable(texts.get("quantity")),
+            quote_quantity=_readable(texts.get("quoteOrderQty")),
+            status="REJECTED",
+            time=now_ms,
+            update_time=now_ms,
+            reject=code,
+        )
+        self.placements.append(order)
+        self._save(order, [])
+
+    def _save(self, order: Order, fills: list[Fill]) -> None:
+        self.update_time = max(self.update_time, order.update_time)
+        self._journal.set_body("placements", order.number, msgspec.json.encode(order))
+        for fill in fills:
+            self._journal.set_body("fills", fill.number, msgspec.json.encode(fill))
+        if fills or order.reject is None:
+            self._journal.set_fact("balances", msgspec.json.encode(self.balances).decode())
+        self._journal.commit()
+
+
+def _readable(text: str | None) -> Decimal:
+    """Return a refused order's amount where it is one; 0 for what cannot be read."""
+    if text is None or not text.isascii() or not text.replace(".", "", 1).isdigit() or len(text) > 40:
+        return ZERO
+    return Decimal(text)
+
+
+def order_reply(order: Order) -> dict[str, Any]:
+    """Return an order as GET /order shows it. Source: Binance, querying orders."""
+    reply: dict[str, Any] = {
+        "symbol": order.symbol,
+        "orderId": order.order_id,
+        "orderListId": -1,
+        "clientOrderId": order.client_order_id,
+        "price": text8(order.price),
+        "origQty": text8(order.quantity),
+        "executedQty": text8(order.executed),
+        "cummulativeQuoteQty": text8(order.quote),
+        "status": order.status,
+        "timeInForce": order.time_in_force,
+        "type": order.type,
+        "side": order.side,
+        "stopPrice": text8(ZERO),
+        "icebergQty": text8(ZERO),
+        "time": order.time,
+        "updateTime": order.update_time,
+        "isWorking": order.working_time >= 0,
+        "workingTime": order.working_time,
+        "origQuoteOrderQty": text8(order.quote_quantity),
+        "selfTradePreventionMode": order.self_trade_prevention,
+    }
+    return reply | _conditional(order)
+
+
+def placed_reply(order: Order, fills: list[Fill], response_type: str) -> dict[str, Any]:
+    """Return the answer to POST /order in the form ACK, RESULT or FULL."""
+    reply: dict[str, Any] = {
+        "symbol": order.symbol,
+        "orderId": order.order_id,
+        "orderListId": -1,
+        "clientOrderId": order.client_order_id,
+        "transactTime": order.update_time,
+    }
+    if response_type == "ACK":
+        return reply
+    reply |= {
+        "price": text8(order.price),
+        "origQty": text8(order.quantity),
+        "executedQty": text8(order.executed),
+        "origQuoteOrderQty": text8(order.quote_quantity),
+        "cummulativeQuoteQty": text8(order.quote),
+        "status": order.status,
+        "timeInForce": order.time_in_force,
+        "type": order.type,
+        "side": order.side,
+        "workingTime": order.working_time,
+    }
+    if response_type == "FULL":
+        reply["fills"] = [
+            {
+                "price": text8(fill.price),
+                "qty": text8(fill.quantity),
+                "commission": text8(fill.commission),
+                "commissionAsset": fill.commission_asset,
+                "tradeId": fill.trade_id,
+            }
+            for fill in fills
+        ]
+    reply["selfTradePreventionMode"] = order.self_trade_prevention
+    return reply | _conditional(order)
+
+
+def cancelled_reply(order: Order, original: str) -> dict[str, Any]:
+    """Return the answer to DELETE /order: `clientOrderId` is the cancel's."""
+    return {
+        "symbol": order.symbol,
+        "origClientOrderId": original,
+        "orderId": order.order_id,
+        "orderListId": -1,
+        "clientOrderId": order.client_order_id,
+        "transactTime": order.update_time,
+        "price": text8(order.price),
+        "origQty": text8(order.quantity),
+        "executedQty": text8(order.executed),
+        "origQuoteOrderQty": text8(order.quote_quantity),
+        "cummulativeQuoteQty": text8(order.quote),
+        "status": order.status,
+        "timeInForce": order.time_in_force,
+        "type": order.type,
+        "side": order.side,
+        "selfTradePreventionMode": order.self_trade_prevention,
+    }
+
+
+def trade_reply(fill: Fill) -> dict[str, Any]:
+    """Return a fill as myTrades shows it."""
+    return {
+        "symbol": fill.symbol,
+        "id": fill.trade_id,
+        "orderId": fill.order_id,
+        "orderListId": -1,
+        "price": text8(fill.price),
+        "qty": text8(fill.quantity),
+        "quoteQty": text8(fill.quote),
+        "commission": text8(fill.commission),
+        "commissionAsset": fill.commission_asset,
+        "time": fill.time,
+        "isBuyer": fill.is_buyer,
+        "isMaker": fill.is_maker,
+        "isBestMatch": True,
+    }
+
+
+def _conditional(order: Order) -> dict[str, Any]:
+    optional = {
+        "expiryReason": order.expiry_reason,
+        "strategyId": order.strategy_id,
+        "strategyType": order.strategy_type,
+    }
+    return {name: value for name, value in optional.items() if value is not None}

@@ -1,0 +1,98 @@
+"""Decides what the exchange's own paths /sim/... do: set a price, step, order a fault, show the books.
+
+Source: contract, section 7.
+"""
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from bot.simulator.amounts import decimals
+from bot.simulator.errors import ApiError
+from bot.simulator.exchange import Exchange
+from bot.simulator.faults import ControlError, amount, read_fault
+from bot.simulator.rest import HttpRequest, Reply
+from bot.simulator.streams import Frame, StreamHub
+
+PRICE_DECIMALS = 8
+
+
+class Control:
+    """Answers POST /sim/price, /sim/next, /sim/fault and GET /sim/state; they count no weight."""
+
+    def __init__(self, exchange: Exchange, hub: StreamHub) -> None:
+        self._exchange = exchange
+        self._hub = hub
+
+    def respond(self, request: HttpRequest) -> Reply:
+        """Return the reply; bad input gets 400 with one clear line of plain text."""
+        actions: dict[str, Callable[[], Any]] = {
+            "GET /sim/state": self._exchange.state,
+            "POST /sim/price": lambda: self._price(request.body),
+            "POST /sim/fault": lambda: self._fault(request.body),
+            "POST /sim/next": self._next,
+        }
+        action = actions.get(f"{request.method} {request.path}")
+        if action is None:
+            return _refusal(404, f"no such path; there are {', '.join(actions)}")
+        try:
+            return Reply(200, _encoded(action()))
+        except ControlError as error:
+            return _refusal(400, str(error))
+        except ApiError as error:
+            return _refusal(400, error.message)
+
+    def _price(self, body: bytes) -> dict[str, Any]:
+        values = _object(body)
+        unknown = set(values) - {"symbol", "price"}
+        if unknown or set(values) != {"symbol", "price"}:
+            raise ControlError('the body must be {"symbol": ..., "price": ...}')
+        symbol = values["symbol"]
+        if not isinstance(symbol, str) or symbol not in self._exchange.markets:
+            raise ControlError(f"symbol {symbol!r} is not one of {', '.join(self._exchange.markets)}")
+        try:
+            price = amount(values["price"])
+        except ControlError as error:
+            raise ControlError(f"price {error}, not {values['price']!r}") from None
+        if price <= 0 or decimals(price) > PRICE_DECIMALS or price.adjusted() > 12:
+            raise ControlError(f"price must be above 0 and have at most {PRICE_DECIMALS} decimals, not {price}")
+        self._exchange.set_price(symbol, price)
+        return {}
+
+    def _fault(self, body: bytes) -> dict[str, Any]:
+        self._exchange.faults.add(read_fault(_object(body)))
+        self._hub.fault_added()
+        return {}
+
+    def _next(self) -> Any:
+        if not self._exchange.config.step:
+            raise ControlError("the exchange was not started with --step: its klines come by themselves")
+        served = self._exchange.next_step()
+        if served is None:
+            return None
+        symbol, interval, candle = served
+        event_ms = candle.close_time + 1
+        self._hub.publish(symbol, interval, candle, True, event_ms)
+        frame = Frame("", symbol, interval, candle, True, event_ms)
+        return msgspec.Raw(frame.text(is_combined=False, is_micro=False).encode())
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(body, parse_float=Decimal)
+    except ValueError:
+        raise ControlError("the body is not JSON") from None
+    if not isinstance(values, dict):
+        raise ControlError("the body must be a JSON object")
+    return values
+
+
+def _encoded(value: Any) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def _refusal(status: int, line: str) -> Reply:
+    return Reply(status, f"{line}\n".encode(), content_type="text/plain")

@@ -1,0 +1,340 @@
+"""Decides what websocket clients get: kline frames, answers to control messages, pings, and when they are cut off.
+
+Source: Binance, WebSocket streams.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections import deque
+from typing import Any
+
+from aiohttp import WSMessage, WSMsgType, web
+
+from bot.simulator.amounts import text8
+from bot.simulator.candles import Candle
+from bot.simulator.exchange import Exchange
+
+METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
+PING, PONG, CLOSE, TEXT = "ping", "pong", "close", "text"
+OUTBOX = 5000  # frames; a client that reads slower than this is cut
+POLICY_VIOLATION = 1008
+GOING_AWAY = 1001
+_ID = re.compile(r"[a-zA-Z0-9\-_]{1,36}")
+UNITS = ("MICROSECOND", "microsecond", "MILLISECOND", "millisecond")
+
+
+class Frame:
+    """One kline update as text, in the form that each kind of connection wants, written once each."""
+
+    def __init__(self, stream: str, symbol: str, interval: str, candle: Candle, is_closed: bool, event_ms: int) -> None:
+        self._stream = stream
+        self._fields = (symbol, interval, candle, is_closed, event_ms)
+        self._texts: dict[tuple[bool, bool], str] = {}
+        self.text(is_combined=False, is_micro=False)  # the candle may change later
+
+    def text(self, is_combined: bool, is_micro: bool) -> str:
+        known = self._texts.get((is_combined, is_micro))
+        if known is None:
+            raw = self._raw(is_micro)
+            known = f'{{"stream":"{self._stream}","data":{raw}}}' if is_combined else raw
+            self._texts[is_combined, is_micro] = known
+        return known
+
+    def _raw(self, is_micro: bool) -> str:
+        symbol, interval, c, is_closed, event = self._fields
+        opened, closed = c.open_time, c.close_time
+        if is_micro:
+            event, opened, closed = event * 1000, opened * 1000, (closed + 1) * 1000 - 1
+        return (
+            f'{{"e":"kline","E":{event},"s":"{symbol}","k":{{"t":{opened},"T":{closed},"s":"{symbol}",'
+            f'"i":"{interval}","f":{c.first_trade_id},"L":{c.last_trade_id},"o":"{text8(c.open)}",'
+            f'"c":"{text8(c.close)}","h":"{text8(c.high)}","l":"{text8(c.low)}","v":"{text8(c.volume)}",'
+            f'"n":{c.trades},"x":{"true" if is_closed else "false"},"q":"{text8(c.quote_volume)}",'
+            f'"V":"{text8(c.taker_volume)}","Q":"{text8(c.taker_quote_volume)}","B":"0"}}}}'
+        )
+
+
+class ControlMessage(Exception):
+    """A control message that is answered with an error; `reply` is the answer."""
+
+    def __init__(self, code: int, text: str, **more: Any) -> None:
+        super().__init__(text)
+        self.reply = {"code": code, "msg": text, **more}
+
+
+class Connection:
+    """One client's socket: its subscriptions and what waits to be sent."""
+
+    def __init__(
+        self, socket: web.WebSocketResponse, request: web.BaseRequest, is_combined: bool, is_micro: bool
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.streams: dict[str, None] = {}
+        self.is_combined = is_combined
+        self.is_micro = is_micro
+        self.opened = loop.time()
+        self.silent_until = 0.0
+        self.pinged: float | None = None  # when the oldest ping without a pong was sent
+        self.last_ping = self.opened
+        self.ping_payload = b""
+        self._socket = socket
+        self._request = request
+        self._loop = loop
+        self._outbox: deque[tuple[str, str | bytes]] = deque()
+        self._waiting = asyncio.Event()
+        self.received: deque[float] = deque(maxlen=64)
+
+    @property
+    def is_silent(self) -> bool:
+        return self._loop.time() < self.silent_until
+
+    def send(self, kind: str, content: str | bytes) -> None:
+        """Let a frame be sent; nothing is, not even a pong, while the connection is silent by order of a fault."""
+        if self.is_silent and kind != CLOSE:
+            return
+        if len(self._outbox) >= OUTBOX:
+            self.cut()
+            return
+        self._outbox.append((kind, content))
+        self._waiting.set()
+
+    def cut(self) -> None:
+        """Drop the connection without a close frame."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    async def write(self) -> None:
+        """Send what waits, until a close frame or a broken connection."""
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            while True:
+                await self._waiting.wait()
+                self._waiting.clear()
+                while self._outbox:
+                    kind, content = self._outbox.popleft()
+                    if kind == TEXT:
+                        await self._socket.send_str(str(content))
+                    elif kind == CLOSE:
+                        code, _, reason = str(content).partition(" ")
+                        await self._socket.close(code=int(code), message=reason.encode())
+                        return
+                    elif isinstance(content, bytes):
+                        await (self._socket.ping(content) if kind == PING else self._socket.pong(content))
+
+
+class StreamHub:
+    """All websocket connections. Its methods belong to the exchange's loop."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._profile = exchange.profile
+        self._connections: set[Connection] = set()
+        self._subscribers: dict[str, set[Connection]] = {}
+        self._last_frames: dict[str, Frame] = {}
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one websocket handshake and stay until the connection ends."""
+        socket = web.WebSocketResponse(autoping=False, compress=False, timeout=0.5, max_msg_size=65_536)
+        if not socket.can_prepare(request).ok:
+            return web.Response(status=400, text="a websocket handshake was expected\n")
+        path = request.path  # percent-decoded
+        is_combined = path.rstrip("/") == "/stream"
+        unit = request.query.get("timeUnit", "MILLISECOND")
+        is_micro = self._profile.microseconds and unit in UNITS and unit.upper() == "MICROSECOND"
+        names = request.query.get("streams", "") if is_combined else path.removeprefix("/ws")
+        await socket.prepare(request)
+        connection = Connection(socket, request, is_combined, is_micro)
+        self._connections.add(connection)
+        writer = asyncio.create_task(connection.write())
+        try:
+            self._subscribe(connection, [name for name in names.split("/") if name])
+            while True:
+                message = await socket.receive()
+                if message.type not in (WSMsgType.TEXT, WSMsgType.PING, WSMsgType.PONG):
+                    break
+                self._received(connection, message)
+        finally:
+            writer.cancel()
+            self._connections.discard(connection)
+            self._unsubscribe(connection, list(connection.streams))
+        return socket
+
+    def publish(self, symbol: str, interval: str, candle: Candle, is_closed: bool, event_ms: int) -> None:
+        """Send one kline update to those who subscribed to it. `event_ms`: market time."""
+        stream = f"{symbol.lower()}@kline_{interval}"
+        if not self._subscribers.get(stream):
+            return
+        self._fire_faults()
+        receivers = list(self._subscribers.get(stream, ()))
+        if not receivers:
+            return
+        frame = Frame(stream, symbol, interval, candle, is_closed, event_ms)
+        frames = [frame]
+        faults = self._exchange.faults
+        if faults.take("ws_duplicate"):
+            frames.append(frame)
+        earlier = self._last_frames.get(stream)
+        if earlier is not None and faults.take("ws_late"):
+            frames.append(earlier)
+        self._last_frames[stream] = frame
+        for connection in receivers:
+            for each in frames:
+                connection.send(TEXT, each.text(connection.is_combined, connection.is_micro))
+
+    def subscribed(self, symbol: str) -> list[str]:
+        """Return the intervals of `symbol` that somebody listens to."""
+        prefix = f"{symbol.lower()}@kline_"
+        return [
+            name.removeprefix(prefix) for name, those in self._subscribers.items() if those and name.startswith(prefix)
+        ]
+
+    def fault_added(self) -> None:
+        """Let a fault that waits for websocket connections happen now, if there are any."""
+        if any(not connection.is_silent for connection in self._connections):
+            self._fire_faults()
+
+    def _fire_faults(self) -> None:
+        """Let one of each waiting kind happen to all open connections: cut, fall silent, or get a foreign frame."""
+        faults = self._exchange.faults
+        foreign = faults.take("ws_frame")
+        if foreign is not None:
+            for connection in self._connections:
+                connection.send(TEXT, foreign.text)
+        silent = faults.take("ws_silent")
+        if silent is not None:
+            until = asyncio.get_running_loop().time() + silent.ms / 1000
+            for connection in self._connections:
+                connection.silent_until = until
+        if faults.take("ws_cut"):
+            for connection in list(self._connections):
+                connection.cut()
+                self._unsubscribe(connection, list(connection.streams))
+
+    async def keep_alive(self) -> None:
+        """Ping every connection in time; drop those that do not answer, and those that are a day old."""
+        profile = self._profile
+        pause = min(1000, profile.ping_every_ms / 4, profile.connection_life_ms / 4) / 1000
+        while True:
+            await asyncio.sleep(pause)
+            now = asyncio.get_running_loop().time()
+            for connection in list(self._connections):
+                if now - connection.opened >= profile.connection_life_ms / 1000:
+                    connection.send(CLOSE, f"{GOING_AWAY} 24 hours")
+                elif connection.pinged is not None and now - connection.pinged >= profile.pong_within_ms / 1000:
+                    connection.send(CLOSE, f"{POLICY_VIOLATION} Pong timeout")
+                elif now - connection.last_ping >= profile.ping_every_ms / 1000:
+                    connection.last_ping = now
+                    connection.pinged = connection.pinged if connection.pinged is not None else now
+                    connection.ping_payload = str(self._exchange.now_ms()).encode()
+                    connection.send(PING, connection.ping_payload)
+
+    def close_all(self) -> None:
+        for connection in list(self._connections):
+            connection.send(CLOSE, f"{GOING_AWAY} shutdown")
+
+    def _received(self, connection: Connection, message: WSMessage) -> None:
+        now = asyncio.get_running_loop().time()
+        received = connection.received
+        while received and now - received[0] >= 1:
+            received.popleft()
+        received.append(now)
+        if len(received) > self._profile.messages_per_second:
+            connection.send(CLOSE, f"{POLICY_VIOLATION} Too many requests")
+        elif message.type == WSMsgType.PING:
+            connection.send(PONG, bytes(message.data))
+        elif message.type == WSMsgType.PONG:
+            if bytes(message.data) == connection.ping_payload:
+                connection.pinged = None
+        else:
+            try:
+                reply = self._control(connection, str(message.data))
+            except ControlMessage as refused:
+                reply = refused.reply
+            connection.send(TEXT, json.dumps(reply, separators=(",", ":")))
+
+    def _control(self, connection: Connection, text: str) -> dict[str, Any]:
+        """Return the reply to one control message. Raises ControlMessage with the exact error."""
+        try:
+            message = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ControlMessage(
+                3, f"Invalid JSON: expected value at line {error.lineno} column {error.colno}"
+            ) from None
+        if not isinstance(message, dict) or "method" not in message:
+            raise ControlMessage(2, f"Invalid request: missing field `method` at line 1 column {len(text)}")
+        method = message["method"]
+        if method not in METHODS:
+            named = re.search(r'"method"\s*:\s*"(?:[^"\\]|\\.)*"', text)
+            expected = ", ".join(f"`{name}`" for name in METHODS)
+            raise ControlMessage(
+                2,
+                f"Invalid request: unknown variant {method}, expected one of {expected} "
+                f"at line 1 column {named.end() if named else len(text)}",
+            )
+        request_id = message.get("id")
+        if not self._is_id(request_id):
+            raise ControlMessage(2, "Invalid request: request ID must be an unsigned integer")
+        params = message.get("params", [])
+        if not isinstance(params, list):
+            raise ControlMessage(2, f"Invalid request: missing field `params` at line 1 column {len(text)}")
+        return {"result": self._perform(connection, method, params, request_id, text), "id": request_id}
+
+    def _is_id(self, value: Any) -> bool:
+        if isinstance(value, bool):
+            return False
+        if isinstance(value, int):
+            return (-(2**63) if self._profile.signed_stream_ids else 0) <= value < 2**63
+        return self._profile.signed_stream_ids and (
+            value is None or (isinstance(value, str) and _ID.fullmatch(value) is not None)
+        )
+
+    def _perform(self, connection: Connection, method: str, params: list[Any], request_id: Any, text: str) -> Any:
+        if method == "LIST_SUBSCRIPTIONS":
+            return list(connection.streams)
+        if method in ("SUBSCRIBE", "UNSUBSCRIBE"):
+            if not params or not all(isinstance(name, str) for name in params):
+                raise ControlMessage(2, f"Invalid request: missing field `params` at line 1 column {len(text)}")
+            if method == "UNSUBSCRIBE":
+                self._unsubscribe(connection, params)
+            elif len(connection.streams.keys() | set(params)) > self._profile.streams_per_connection:
+                raise ControlMessage(2, "Invalid request: too many parameters")
+            else:
+                self._subscribe(connection, params)
+            return None
+        wanted = 2 if method == "SET_PROPERTY" else 1
+        if len(params) > wanted:
+            raise ControlMessage(2, "Invalid request: too many parameters")
+        if not params or not isinstance(params[0], str):
+            raise ControlMessage(2, "Invalid request: property name must be a string")
+        if params[0] != "combined":
+            raise ControlMessage(0, "Unknown property", id=request_id)
+        if method == "GET_PROPERTY":
+            return connection.is_combined
+        if len(params) < 2 or not isinstance(params[1], bool):
+            raise ControlMessage(1, "Invalid value type: expected Boolean")
+        connection.is_combined = params[1]
+        return None
+
+    def _subscribe(self, connection: Connection, names: list[str]) -> None:
+        """Unknown names are taken and stay silent. Source: Binance, WebSocket streams; observed."""
+        for name in names:
+            connection.streams[name] = None
+            self._subscribers.setdefault(name, set()).add(connection)
+
+    def _unsubscribe(self, connection: Connection, names: list[str]) -> None:
+        for name in names:
+            connection.streams.pop(name, None)
+            those = self._subscribers.get(name, set())
+            those.discard(connection)
+            if not those:
+                self._subscribers.pop(name, None)
+
+
+def is_stream_path(path: str) -> bool:
+    return path in ("/ws", "/stream", "/stream/") or path.startswith("/ws/")
+
+
+def count_path(path: str) -> str:
+    """Return under which name a request is counted: every raw stream path as /ws."""
+    return "/ws" if path.startswith("/ws/") else "/stream" if path == "/stream/" else path
