@@ -12,7 +12,7 @@ import msgspec
 
 from bot.clock import Clock
 from bot.simulator.amounts import exact, text8
-from bot.simulator.books import Books, order_reply, trade_reply
+from bot.simulator.books import Books
 from bot.simulator.candles import HISTORY, KEPT, Candle, CandleSeries, StoredCandle, bucket
 from bot.simulator.errors import ApiError, SimulatorError
 from bot.simulator.faults import Faults
@@ -21,6 +21,7 @@ from bot.simulator.limits import OrderLimits, RequestLimits
 from bot.simulator.market import HistoryMaker, Market, PriceProcess, SyntheticMarket
 from bot.simulator.profiles import PROFILES, Profile, SymbolRules, symbol_rules
 from bot.simulator.replay import ReplayMarket, Tape, read_tapes, shift_for
+from bot.simulator.replies import order_reply, trade_reply
 from bot.simulator.settings import DEFAULT_SYMBOLS, SimulatorConfig
 
 PUSH_MS = 2000  # between updates of all kline streams but 1s. Source: Binance, kline streams

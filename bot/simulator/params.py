@@ -17,6 +17,7 @@ CLIENT_ORDER_ID = r"^[a-zA-Z0-9-_]{1,36}$"
 SYMBOL = r"^[\w\-._&&[^a-z]]{1,50}$"  # Java's syntax: no lower-case ASCII letter
 LONGEST_LONG = 2**63 - 1
 AMOUNT_DECIMALS = 8
+MICROSECONDS_FROM = 10**14
 
 
 def parse_form(raw: str) -> dict[str, str]:
@@ -142,3 +143,9 @@ def check_precision(name: str, value: Decimal | None) -> None:
     """Raise ApiError -1111 if an amount was written with more decimals than its asset has."""
     if value is not None and decimals(value) > AMOUNT_DECIMALS:
         raise too_precise(name)
+
+
+def time_param(params: Params, name: str) -> int | None:
+    """Read a time in ms; microseconds are taken too. Source: Binance, general information on endpoints."""
+    value = params.integer(name)
+    return value // 1000 if value is not None and value >= MICROSECONDS_FROM else value

@@ -1,0 +1,347 @@
+"""Decides what the account may ask and do: balances, orders, cancels, trades. Source: Binance, trading endpoints."""
+
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from bot.simulator import filters
+from bot.simulator.amounts import text8
+from bot.simulator.books import OPEN_STATUSES, Order, OrderRequest
+from bot.simulator.errors import (
+    ApiError,
+    bad_combination,
+    both_missing,
+    missing,
+    not_required,
+    not_valid,
+    unsupported,
+)
+from bot.simulator.exchange import Exchange
+from bot.simulator.params import CLIENT_ORDER_ID, Params, check_precision, time_param
+from bot.simulator.profiles import STP_MODES
+from bot.simulator.public_endpoints import Action, order_rate_limits
+from bot.simulator.replies import cancelled_reply, order_reply, placed_reply, trade_reply
+
+LONGEST_SPAN_MS = 86_400_000
+UNSUPPORTED_TYPES = {
+    "STOP_LOSS": "Stop loss",
+    "STOP_LOSS_LIMIT": "Stop loss limit",
+    "TAKE_PROFIT": "Take profit",
+    "TAKE_PROFIT_LIMIT": "Take profit limit",
+}
+T = TypeVar("T")
+
+
+def account(exchange: Exchange, params: Params) -> Action:
+    omits = bool(params.boolean("omitZeroBalances")) if exchange.profile.omit_zero_balances else False
+
+    def run(now: int) -> Any:
+        rate = exchange.profile.commission_rate
+        points = int(rate * 10_000)
+        balances = [
+            {"asset": asset, "free": text8(balance.free), "locked": text8(balance.locked)}
+            for asset, balance in exchange.books.balances.items()
+            if not omits or balance.free or balance.locked
+        ]
+        reply: dict[str, Any] = {
+            "makerCommission": points,
+            "takerCommission": points,
+            "buyerCommission": 0,
+            "sellerCommission": 0,
+            "commissionRates": {
+                "maker": text8(rate),
+                "taker": text8(rate),
+                "buyer": text8(Decimal(0)),
+                "seller": text8(Decimal(0)),
+            },
+            "canTrade": True,
+            "canWithdraw": True,
+            "canDeposit": True,
+            "brokered": False,
+            "requireSelfTradePrevention": False,
+            "preventSor": False,
+            "updateTime": exchange.books.update_time,
+            "accountType": "SPOT",
+            "balances": balances,
+            "permissions": ["SPOT"],
+        }
+        if exchange.profile.account_has_uid:
+            reply["uid"] = int(exchange.api_key.encode().hex()[:8], 16)
+        return reply
+
+    return run
+
+
+def new_order(exchange: Exchange, params: Params) -> Action:
+    request, response_type = _order_request(params)
+
+    def run(now: int) -> Any:
+        market = exchange.market(request.symbol)
+        for name, value in (
+            ("quantity", request.quantity),
+            ("quoteOrderQty", request.quote_quantity),
+            ("price", request.price),
+        ):
+            check_precision(name, value)
+        exchange.order_limits.check(now)
+        depth = market.depth()
+        quantity = request.quantity
+        if quantity is None:
+            assert request.quote_quantity is not None
+            quantity = depth.quantity_for(request.is_buyer, request.quote_quantity, market.rules.step)
+        situation = filters.Situation(
+            request,
+            quantity,
+            lambda minutes: exchange.average_price(market, minutes),
+            len(exchange.books.open_orders(request.symbol)),
+        )
+        filters.check(market.rules, situation)
+        _check_supported(params, request)
+        cut = exchange.faults.peek("partial_fill")
+        exchange.note_requests()
+        order, fills = exchange.books.place(
+            market.rules, request, depth, exchange.now_ms(), market.trade_id + 1, cut.fraction if cut else None
+        )
+        if cut is not None:
+            exchange.faults.take("partial_fill")
+        market.trade_id += len(fills)
+        exchange.order_limits.placed(exchange.now_ms(), bool(fills))
+        return placed_reply(order, fills, response_type)
+
+    return run
+
+
+def _order_request(params: Params) -> tuple[OrderRequest, str]:
+    """Read the parameters of POST /order. Source: Binance, new order, the table of mandatory parameters."""
+    symbol = params.required_symbol()
+    params.required("side")
+    side = params.one_of("side", ("BUY", "SELL"), ApiError(-1117, "Invalid side."))
+    params.required("type")
+    types = ("LIMIT", "LIMIT_MAKER", "MARKET", *UNSUPPORTED_TYPES)
+    kind = params.one_of("type", types, ApiError(-1116, "Invalid orderType."))
+    assert side is not None
+    assert kind is not None
+    force = params.one_of("timeInForce", ("GTC", "IOC", "FOK"), ApiError(-1115, "Invalid timeInForce."))
+    quantity = params.decimal("quantity")
+    quote_quantity = params.decimal("quoteOrderQty")
+    price = params.decimal("price")
+    client_id = params.matching("newClientOrderId", CLIENT_ORDER_ID)
+    strategy_id = params.integer("strategyId")
+    strategy_type = params.integer("strategyType")
+    for name in ("stopPrice", "icebergQty"):
+        params.decimal(name)
+    params.integer("trailingDelta")
+    params.ignore("pegPriceType", "pegOffsetType", "pegOffsetValue")
+    answer = params.one_of("newOrderRespType", ("ACK", "RESULT", "FULL"), ApiError(-1136, "Invalid newOrderRespType."))
+    prevention = params.one_of(
+        "selfTradePreventionMode",
+        ("NONE", *STP_MODES),
+        not_valid("selfTradePreventionMode"),
+    )
+    if strategy_type is not None and strategy_type < 1_000_000:
+        raise ApiError(-1134, "strategyType was less than 1000000.")
+    _check_combination(kind, force, quantity, quote_quantity, price)
+    if prevention == "NONE":
+        raise ApiError(-1013, "This symbol does not allow the specified self-trade prevention mode.")
+    request = OrderRequest(
+        symbol=symbol,
+        side=side,
+        type=kind,
+        time_in_force=force or "GTC",
+        quantity=quantity,
+        quote_quantity=quote_quantity,
+        price=price,
+        client_order_id=client_id,
+        self_trade_prevention=prevention or "EXPIRE_MAKER",
+        strategy_id=strategy_id,
+        strategy_type=strategy_type,
+    )
+    return request, answer or ("FULL" if kind in ("MARKET", "LIMIT") else "ACK")
+
+
+def _check_combination(
+    kind: str, force: str | None, quantity: Decimal | None, quote_quantity: Decimal | None, price: Decimal | None
+) -> None:
+    is_limit = kind.endswith("LIMIT")
+    if is_limit and force is None:
+        raise missing("timeInForce")
+    if not is_limit and force is not None:
+        raise not_required("timeInForce")
+    if kind == "MARKET":
+        if quantity is None and quote_quantity is None:
+            raise both_missing("quantity", "quoteOrderQty")
+        if quantity is not None and quote_quantity is not None:
+            raise bad_combination()
+    else:
+        if quantity is None:
+            raise missing("quantity")
+        if quote_quantity is not None:
+            raise not_required("quoteOrderQty")
+    has_price = is_limit or kind == "LIMIT_MAKER"
+    if has_price and price is None:
+        raise missing("price")
+    if not has_price and price is not None:
+        raise not_required("price")
+
+
+def _check_supported(params: Params, request: OrderRequest) -> None:
+    """Refuse the kinds of order that this exchange does not list, with the engine's texts."""
+    if request.type in UNSUPPORTED_TYPES:
+        raise unsupported(UNSUPPORTED_TYPES[request.type])
+    for name, kind in (("icebergQty", "Iceberg"), ("trailingDelta", "Trailing stop"), ("pegPriceType", "Pegged")):
+        if params.is_sent(name):
+            raise unsupported(kind)
+    for name in ("stopPrice", "pegOffsetType", "pegOffsetValue"):
+        if params.is_sent(name):
+            raise ApiError(-1014, "Unsupported order combination.")
+
+
+def get_order(exchange: Exchange, params: Params) -> Action:
+    symbol = params.required_symbol()
+    order_id, client_id = _order_key(params)
+
+    def run(now: int) -> Any:
+        exchange.market(symbol)
+        order = exchange.books.find(symbol, order_id, client_id)
+        if order is None:
+            raise ApiError(-2013, "Order does not exist.")
+        if client_id is not None and client_id not in (order.client_order_id, order.original_client_order_id):
+            raise ApiError(-2039, "Client order ID is not correct for this order ID.")
+        return order_reply(order)
+
+    return run
+
+
+def _order_key(params: Params) -> tuple[int | None, str | None]:
+    order_id = params.integer("orderId")
+    client_id = params.text("origClientOrderId")
+    if order_id is None and client_id is None:
+        raise both_missing("origClientOrderId", "orderId")
+    return order_id, client_id
+
+
+def cancel_order(exchange: Exchange, params: Params) -> Action:
+    symbol = params.required_symbol()
+    order_id, client_id = _order_key(params)
+    cancel_id = params.matching("newClientOrderId", CLIENT_ORDER_ID)
+    restrictions = params.one_of(
+        "cancelRestrictions",
+        ("ONLY_NEW", "ONLY_PARTIALLY_FILLED"),
+        ApiError(-1145, "Invalid cancelRestrictions"),
+    )
+
+    def run(now: int) -> Any:
+        market = exchange.market(symbol)
+        order = exchange.books.find(symbol, order_id, client_id)
+        is_other = order is not None and client_id is not None and client_id != order.client_order_id
+        if order is None or order.status not in OPEN_STATUSES or (is_other and exchange.profile.name != "us"):
+            raise ApiError(-2011, "Unknown order sent.")
+        allowed = {"ONLY_NEW": "NEW", "ONLY_PARTIALLY_FILLED": "PARTIALLY_FILLED"}
+        if restrictions is not None and order.status != allowed[restrictions]:
+            raise ApiError(-2011, "Order was not canceled due to cancel restrictions.")
+        exchange.note_requests()
+        original = exchange.books.cancel(market.rules, order, cancel_id, exchange.now_ms())
+        return cancelled_reply(order, original)
+
+    return run
+
+
+def open_orders(exchange: Exchange, params: Params) -> Action:
+    symbol = params.symbol()
+
+    def run(now: int) -> Any:
+        if symbol is not None:
+            exchange.market(symbol)
+        return [order_reply(order) for order in exchange.books.open_orders(symbol)]
+
+    return run
+
+
+def cancel_all(exchange: Exchange, params: Params) -> Action:
+    symbol = params.required_symbol()
+
+    def run(now: int) -> Any:
+        market = exchange.market(symbol)
+        orders = exchange.books.open_orders(symbol)
+        if not orders:
+            raise ApiError(-2011, "Unknown order sent.")
+        exchange.note_requests()
+        moment = exchange.now_ms()
+        cancelled: list[tuple[Order, str]] = [
+            (order, exchange.books.cancel(market.rules, order, None, moment)) for order in orders
+        ]
+        return [cancelled_reply(order, original) for order, original in cancelled]
+
+    return run
+
+
+def _span(params: Params) -> tuple[int | None, int | None]:
+    start, end = time_param(params, "startTime"), time_param(params, "endTime")
+    if start is not None and end is not None and end - start > LONGEST_SPAN_MS:
+        raise ApiError(-1127, "More than 24 hours between startTime and endTime.")
+    return start, end
+
+
+def _newest_or_first(items: list[T], from_first: bool, limit: int) -> list[T]:
+    """Return the first `limit` items of a list that has a beginning asked for, else the last ones."""
+    return items[:limit] if from_first else items[-limit:]
+
+
+def all_orders(exchange: Exchange, params: Params) -> Action:
+    symbol = params.required_symbol()
+    order_id = params.integer("orderId")
+    start, end = _span(params)
+    limit = params.limit(500, 1000)
+
+    def run(now: int) -> Any:
+        exchange.market(symbol)
+        orders = [
+            order
+            for order in exchange.books.orders(symbol)
+            if (order_id is None or order.order_id >= order_id)
+            and (start is None or order.time >= start)
+            and (end is None or order.time <= end)
+        ]
+        chosen = _newest_or_first(orders, order_id is not None or start is not None, limit)
+        return [order_reply(order) for order in chosen]
+
+    return run
+
+
+MY_TRADES_SETS: tuple[set[str], ...] = (
+    set(), {"orderId"}, {"startTime"}, {"endTime"}, {"fromId"}, {"startTime", "endTime"}, {"orderId", "fromId"}
+)  # fmt: skip
+
+
+def my_trades(exchange: Exchange, params: Params) -> Action:
+    symbol = params.required_symbol()
+    order_id = params.integer("orderId")
+    start, end = _span(params)
+    from_id = params.integer("fromId")
+    limit = params.limit(500, 1000)
+    if {name for name in ("orderId", "startTime", "endTime", "fromId") if params.is_sent(name)} not in MY_TRADES_SETS:
+        raise bad_combination()
+
+    def run(now: int) -> Any:
+        exchange.market(symbol)
+        fills = [
+            fill
+            for fill in exchange.books.fills
+            if fill.symbol == symbol
+            and (order_id is None or fill.order_id == order_id)
+            and (from_id is None or fill.trade_id >= from_id)
+            and (start is None or fill.time >= start)
+            and (end is None or fill.time <= end)
+        ]
+        return [trade_reply(f) for f in _newest_or_first(fills, from_id is not None or start is not None, limit)]
+
+    return run
+
+
+def order_counts(exchange: Exchange, params: Params) -> Action:
+    def run(now: int) -> Any:
+        limits = exchange.order_limits
+        moment = exchange.now_ms()
+        counts = (limits.ten_seconds.count(moment), limits.day.count(moment))
+        return [{**shown, "count": count} for shown, count in zip(order_rate_limits(exchange), counts, strict=True)]
+
+    return run

@@ -1,0 +1,196 @@
+"""Decides what anyone is told: time, exchangeInfo, klines, prices. Source: Binance, public endpoints.
+
+An endpoint reads its parameters and returns what to do once the request is found genuine, given the clock in ms.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from bot.simulator.amounts import text8
+from bot.simulator.candles import Candle
+from bot.simulator.errors import ApiError, bad_combination, illegal, missing, not_valid
+from bot.simulator.exchange import Exchange
+from bot.simulator.market import Market
+from bot.simulator.params import Params, is_symbol, time_param
+
+SYMBOLS = r'^\[("[\w\-._&&[^a-z]]{1,50}"(,"[\w\-._&&[^a-z]]{1,50}"){0,}){0,1}\]$'
+TIME_ZONE = re.compile(r"([+-]?)(\d{1,2})(?::(\d{2}))?")
+
+
+Action = Callable[[int], Any]
+
+
+def ping(exchange: Exchange, params: Params) -> Action:
+    return lambda now: {}
+
+
+def time(exchange: Exchange, params: Params) -> Action:
+    return lambda now: {"serverTime": now}
+
+
+def exchange_info(exchange: Exchange, params: Params) -> Action:
+    symbol = params.symbol()
+    symbols = _symbols(params)
+    permissions = _permissions(params)
+    shows_sets = params.boolean("showPermissionSets")
+    status = _symbol_status(params)
+    if sum(given is not None for given in (symbol, symbols, permissions)) > 1 or (
+        status is not None and (symbol is not None or symbols is not None)
+    ):
+        raise bad_combination()
+    names = [symbol] if symbol is not None else symbols
+
+    def run(now: int) -> Any:
+        markets = [exchange.market(name) for name in names] if names is not None else list(exchange.markets.values())
+        shown = []
+        for market in markets:
+            info = dict(market.rules.info)
+            granted = {name for group in info["permissionSets"] for name in group}
+            if (permissions is not None and not granted & set(permissions)) or status not in (None, info["status"]):
+                continue
+            if shows_sets is False:
+                info["permissionSets"] = []
+            shown.append(info)
+        return {
+            "timezone": "UTC",
+            "serverTime": now,
+            "rateLimits": _rate_limits(exchange),
+            "exchangeFilters": [],
+            "symbols": shown,
+        }
+
+    return run
+
+
+def _rate_limits(exchange: Exchange) -> list[dict[str, Any]]:
+    profile = exchange.profile
+    return [
+        _rate_limit("REQUEST_WEIGHT", "MINUTE", 1, profile.weight_per_minute),
+        *order_rate_limits(exchange),
+        _rate_limit("RAW_REQUESTS", "MINUTE", 5, profile.raw_per_5_minutes),
+    ]
+
+
+def order_rate_limits(exchange: Exchange) -> list[dict[str, Any]]:
+    profile = exchange.profile
+    return [
+        _rate_limit("ORDERS", "SECOND", 10, profile.orders_per_10_seconds),
+        _rate_limit("ORDERS", "DAY", 1, profile.orders_per_day),
+    ]
+
+
+def _rate_limit(kind: str, interval: str, number: int, limit: int) -> dict[str, Any]:
+    return {"rateLimitType": kind, "interval": interval, "intervalNum": number, "limit": limit}
+
+
+def _symbols(params: Params) -> list[str] | None:
+    """Read `symbols`, a JSON array without spaces. Raises ApiError -1100, -1151 for a symbol named twice."""
+    text = params.text("symbols")
+    if text is None:
+        return None
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) and is_symbol(name) for name in names):
+        raise illegal("symbols", SYMBOLS)
+    if not names:
+        raise missing("symbols")
+    if len(set(names)) < len(names):
+        raise ApiError(-1151, "Symbol is present multiple times in the list.")
+    return names
+
+
+def _permissions(params: Params) -> list[str] | None:
+    text = params.text("permissions")
+    if text is None:
+        return None
+    try:
+        names = json.loads(text) if text.startswith("[") else [text]
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and n.isascii() for n in names):
+        raise not_valid("permissions")
+    return names
+
+
+def _symbol_status(params: Params) -> str | None:
+    statuses = ("TRADING", "HALT", "BREAK", "END_OF_DAY", "CANCEL_ONLY")
+    return params.one_of("symbolStatus", statuses, ApiError(-1122, "Invalid symbolStatus."))
+
+
+def klines(exchange: Exchange, params: Params) -> Action:
+    symbol = params.required_symbol()
+    interval = params.required("interval")
+    start, end = time_param(params, "startTime"), time_param(params, "endTime")
+    offset_ms = _time_zone(params) if exchange.profile.time_zones else 0
+    limit = params.limit(500, 1000)
+    if interval not in exchange.profile.intervals:
+        raise ApiError(-1120, "Invalid interval.")
+
+    def run(now: int) -> Any:
+        series = exchange.market(symbol).series
+        if interval not in series.intervals:
+            return []
+        return [_kline_row(candle) for candle in series.klines(interval, start, end, limit, offset_ms)]
+
+    return run
+
+
+def _kline_row(candle: Candle) -> list[Any]:
+    return [
+        candle.open_time,
+        text8(candle.open),
+        text8(candle.high),
+        text8(candle.low),
+        text8(candle.close),
+        text8(candle.volume),
+        candle.close_time,
+        text8(candle.quote_volume),
+        candle.trades,
+        text8(candle.taker_volume),
+        text8(candle.taker_quote_volume),
+        "0",
+    ]
+
+
+def _time_zone(params: Params) -> int:
+    """Return `timeZone` as ms to add to UTC. Raises ApiError -1130 outside -12:00 to +14:00."""
+    text = params.text("timeZone")
+    if text is None:
+        return 0
+    found = TIME_ZONE.fullmatch(text)
+    if found is None:
+        raise not_valid("timeZone")
+    minutes = int(found[2]) * 60 + int(found[3] or 0)
+    minutes = -minutes if found[1] == "-" else minutes
+    if not -12 * 60 <= minutes <= 14 * 60 or int(found[3] or 0) > 59:
+        raise not_valid("timeZone")
+    return minutes * 60_000
+
+
+def ticker_price(exchange: Exchange, params: Params) -> Action:
+    symbol = params.symbol()
+    symbols = _symbols(params)
+    status = _symbol_status(params)
+    if symbol is not None and symbols is not None:
+        raise bad_combination()
+
+    def run(now: int) -> Any:
+        if symbol is not None:
+            return _price(exchange.market(symbol), status, is_alone=True)
+        markets = [exchange.market(name) for name in symbols] if symbols is not None else exchange.markets.values()
+        prices = [_price(market, status, is_alone=symbols is not None) for market in markets]
+        return [price for price in prices if price is not None]
+
+    return run
+
+
+def _price(market: Market, status: str | None, is_alone: bool) -> dict[str, str] | None:
+    if status not in (None, market.rules.info["status"]):
+        if is_alone:
+            raise ApiError(-1220, "The symbol's status does not match the requested symbolStatus.")
+        return None
+    return {"symbol": market.rules.symbol, "price": text8(market.price)}
