@@ -59,6 +59,7 @@ class Mailbox:
         self._must_in = 0  # waiting in the lane = came in - taken by the seat
         self._stream_in = 0
         self._accepting = True
+        self._closed = False
         self._quiet = True  # nothing waits, nothing is in hand
         self._nobody = Seat(self, 0, time.monotonic_ns)
         self._seat = self._nobody
@@ -179,8 +180,10 @@ class Mailbox:
     # Those who end and begin epochs
 
     def sit(self, epoch: int, monotonic_ms: Callable[[], int]) -> Seat:
-        """Return the seat of a new epoch. Raises RuntimeError while another one lasts."""
+        """Return the seat of a new epoch. Raises RuntimeError while another one lasts or after `close`."""
         with self._lock:
+            if self._closed:
+                raise RuntimeError("the mailbox is closed")
             if self._seat is not self._nobody:
                 raise RuntimeError(f"epoch {self._seat.epoch} is not over")
             self._seat = Seat(self, epoch, monotonic_ms)
@@ -274,6 +277,7 @@ class Mailbox:
             if self._accepting and not self._quiet and self._gauge is not None:
                 self._gauge.fall()
             self._accepting = False
+            self._closed = True
             self._quiet = True
             items = [*self.control, *self._queue]
             self.control.clear()

@@ -134,15 +134,15 @@ class ActorSystem:
             self._note_end(child)
             if incarnation.thread is not None:
                 incarnation.thread.join(max(0.0, deadline - time.monotonic()))
+            if incarnation.down is not None and incarnation.down.phase == "stop":
+                break
         self._supervision.retire(child)
         return True
 
     def _once_more(self, child: Child, deadline: float) -> Incarnation | None:
         """Start a child that died before it worked off what waits, if there is time: it was accepted, after all."""
-        down = None if child.incarnation is None else child.incarnation.down
         if (
-            down is None
-            or down.phase == "stop"
+            child.incarnation is None
             or child.state is State.QUARANTINED
             or child.spec.restart is Restart.TEMPORARY
             or not any(child.mailbox.waiting())
