@@ -1,0 +1,10 @@
+# One command for each habit; each sets up what it needs.
+.PHONY: setup demo test lint chaos format clean
+
+setup:   ; scripts/setup dev
+demo:    ; scripts/run
+test:    ; scripts/test
+lint:    ; scripts/lint
+format:  ; scripts/setup dev && .venv/bin/ruff format . && .venv/bin/ruff check --fix .
+chaos:   ; BULKHEAD_KILLS=200 scripts/test -m chaos
+clean:   ; rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
