@@ -44,10 +44,10 @@ def percent(part: Decimal, whole: Decimal) -> str:
 
 
 def price(value: Decimal | None) -> str:
-    """Write a price with two decimals from 100 up, and with at least five significant digits below."""
+    """Write a price with two decimals from 100 up, and with at least four significant digits below."""
     if value is None:
         return "-"
-    decimals = 2 if abs(value) >= 100 or not value else min(12, max(4, 4 - value.adjusted()))
+    decimals = 2 if abs(value) >= 100 or not value else min(12, max(4, 3 - value.adjusted()))
     return format(value, f",.{decimals}f")
 
 

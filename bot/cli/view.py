@@ -42,6 +42,7 @@ DAY_S = 86_400
 DAY_MS = 1000 * DAY_S
 BUSY_MS = 5_000
 """From here on a message that is still being handled is worth a line."""
+ENDED = ("restarting", "quarantined", "stopped")
 TROUBLES = 2
 """How many actors with something wrong have a line of their own."""
 
@@ -53,7 +54,7 @@ MODES = {
     "replay": "the MARKET IS HISTORY, the MONEY IS PAPER",
 }
 _STYLES = {"live": "bold white on red"}
-_TO_ASCII = str.maketrans({"─": "-", "…": "~", "×": "x", "·": "-"})
+_TO_ASCII = str.maketrans({"─": "-", "…": "~"})
 
 
 def render(snapshot: Snapshot, width: int, now_ms: int, height: int = 24) -> Text:
@@ -62,7 +63,7 @@ def render(snapshot: Snapshot, width: int, now_ms: int, height: int = 24) -> Tex
     Nothing is said by colour alone. What does not fit is counted, or it is older than what is shown.
     """
     actors = _actors(snapshot.actors, width, most=max(2, height // 6))
-    symbols = _symbols(snapshot.symbols, now_ms, most=max(3, height - len(actors) - 14))
+    symbols = _symbols(snapshot.symbols, now_ms, most=max(6, height - len(actors) - 20))
     # Not free: title, symbols' heading, wallet, the headings of trades, refusals and actors, foot.
     free = height - 7 - len(actors) - len(symbols) + 1
     notices = snapshot.notices[-max(1, free // 4) :] if free > 4 else ()
@@ -73,7 +74,7 @@ def render(snapshot: Snapshot, width: int, now_ms: int, height: int = 24) -> Tex
     lines = [
         _title(snapshot, width, now_ms),
         *symbols,
-        _wallet(snapshot),
+        _wallet(snapshot, width),
         _heading(f"Trades {snapshot.trade_count:,}", width),
         *(_trades(trades, width, now_ms) or [Text("none yet")]),
         _heading(f"Refusals {_total(dict(snapshot.skipped))}", width),
@@ -109,6 +110,8 @@ class LiveView:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._live.stop()
+        if kind is None:
+            self._console.print("Stopping in order; Ctrl-C once more ends at once.")
 
     def run(self, snapshot_source: Callable[[], Snapshot], until: threading.Event) -> None:
         """Draw what `snapshot_source` returns, four times a second, until `until` is set."""
@@ -139,16 +142,15 @@ def summary(snapshot: Snapshot, seconds: float, data_dir: Path | None = None) ->
         "positions": ", ".join(held) or "none",
         "equity": f"{money(snapshot.equity)} {asset}".rstrip()
         + f", {signed(snapshot.profit)}{f' ({share})' if share else ''}"
-        + f" against {money(snapshot.start_cash)} at the start of the book",
+        + f" from {money(snapshot.start_cash)}",
         "restarts": _total(restarts),
     }
     if data_dir is not None:
         facts["stored in"] = str(data_dir)
-        facts["see it again"] = (
-            f"python -m bot.main trades --data-dir {shlex.quote(str(data_dir))}  (also: klines, wallet, status)"
-        )
+        facts["see it again"] = f"python -m bot.main trades --data-dir {shlex.quote(str(data_dir))}"
+        facts["or with"] = "klines, wallet or status in the place of trades"
     head = f"Bulkhead {snapshot.mode} ran for {duration(int(seconds))}: {MODES.get(snapshot.mode, 'no market')}."
-    return "\n".join([head, *(f"  {name:<13}{one_line(said)}" for name, said in facts.items())])
+    return "\n".join([head, *(f"  {name:<14}{said}" for name, said in facts.items())])
 
 
 def _total(counts: dict[str, int]) -> str:
@@ -172,14 +174,14 @@ def _symbols(views: Sequence[SymbolView], now_ms: int, most: int) -> list[Text]:
     """Return a heading and a line a symbol; of more than `most` symbols the last line sums up the rest."""
     shown = views if len(views) <= most else views[: most - 1]
     asset = quote_asset(view.symbol for view in views)
-    names = ("symbol", "price", "change", "position", f"value {asset}".rstrip(), f"P/L {asset}".rstrip(), "feed")
+    names = ("symbol", "price", "change", "position", f"value {asset}".rstrip(), f"P/L {asset}".rstrip(), "feed, kline")
     rows = [[Text(name, style="bold") for name in names]]
     for view in shown:
         change, style = _change(view)
         rows.append(
             [
                 Text(one_line(view.symbol)),
-                Text(price(view.price) if view.price is not None else "waiting"),
+                Text(price(view.price)),
                 Text(change, style=style),
                 Text(quantity(view.position.quantity)),
                 Text(money(view.value)),
@@ -206,25 +208,26 @@ def _change(view: SymbolView) -> tuple[str, str]:
 
 
 def _feed(view: SymbolView, now_ms: int) -> Text:
-    state = Text("up") if view.connected else Text("DOWN", style="bold")
     if view.last_kline_ms is None:
-        return state.append(", waiting for klines")
+        return Text("waiting for klines")
+    state = Text("up") if view.connected else Text("DOWN", style="bold")
     age_s = (now_ms - view.last_kline_ms) // 1000
     # The klines of a replay are years old, those of a simulated market may be ahead of the clock.
     return state.append(f", {duration(age_s)} ago") if 0 <= age_s < DAY_S else state
 
 
-def _wallet(snapshot: Snapshot) -> Text:
+def _wallet(snapshot: Snapshot, width: int) -> Text:
     asset = quote_asset(view.symbol for view in snapshot.symbols)
     share = percent(snapshot.profit, snapshot.start_cash)
     profit = signed(snapshot.profit) + (f" ({share})" if share else "")
-    return Text.assemble(
+    line = Text.assemble(
         ("Wallet", "bold"),
         f"  cash {money(snapshot.cash)}  equity {money(snapshot.equity)} {asset}".rstrip(),
         "  P/L ",
         (profit, gain_style(snapshot.profit)),
-        f" of {money(snapshot.start_cash)}",
     )
+    start = f" from {money(snapshot.start_cash)}"
+    return line.append(start) if line.cell_len + len(start) <= width else line
 
 
 def _trades(trades: Sequence[Trade], width: int, now_ms: int) -> list[Text]:
@@ -288,7 +291,7 @@ def _actors(actors: Sequence[ActorStatus], width: int, most: int) -> list[Text]:
         for actor in actors:
             kinds.setdefault(actor.kind, []).append(actor)
         lines = _side_by_side([_kind(kind, members) for kind, members in kinds.items()], width)
-    wrong = [actor for actor in actors if actor.state != "running" or actor.last_error or actor.busy_ms >= BUSY_MS]
+    wrong = [actor for actor in actors if actor.state in ENDED or actor.last_error or actor.busy_ms >= BUSY_MS]
     wrong.sort(key=lambda actor: (actor.state == "running", -actor.busy_ms, -actor.restarts))
     lines += [_trouble(actor) for actor in wrong[:TROUBLES]]
     if len(wrong) > TROUBLES:
@@ -300,7 +303,7 @@ def _kind(kind: str, members: Sequence[ActorStatus]) -> str:
     running, restarts = sum(actor.state == "running" for actor in members), sum(actor.restarts for actor in members)
     if len(members) == 1:
         return f"{one_line(members[0].name)} {members[0].state} {restarts}"
-    return f"{one_line(kind)} ×{len(members)} {'' if running == len(members) else f'{running} '}running {restarts}"
+    return f"{one_line(kind)} {running}/{len(members)} running {restarts}"
 
 
 def _trouble(actor: ActorStatus) -> Text:
