@@ -5,18 +5,9 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
-
-from bot.app.control import ControlError
-from bot.app.data_directory import DataDirectoryError
-from bot.app.replay import ReplayError
-from bot.app.system import StartError
-from bot.cli import books, check, history, run, simulator
-from bot.config import ConfigError
-from bot.ports import ExchangeError, StoreError
-from bot.research.files import FileError
-from bot.simulator import SimulatorError
 
 USAGE = 2
 """Bad usage, configuration or input file."""
@@ -36,24 +27,41 @@ def main(argv: Sequence[str]) -> int:
     arguments = list(argv)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "run")
+    parsed = _parser().parse_args(arguments)
     try:
-        parsed = _parser().parse_args(arguments)
-        return int(parsed.command(parsed))
-    except (ConfigError, FileError, DataDirectoryError) as error:
-        return _say(error, USAGE)
-    except (StartError, ReplayError, StoreError, SimulatorError, ControlError, ExchangeError) as error:
-        return _say(error, FAILED)
+        # Imported only now: a backtest need not wait for what an exchange or a live view takes.
+        module, function = parsed.command
+        return int(getattr(import_module(f"bot.cli.{module}"), function)(parsed))
     except BrokenPipeError:
         # The reader of a pipe (head, less) went away: nothing more is wanted, and exit must not try to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return FAILED
+    except Exception as error:
+        status = _status_of(error)
+        if status is None:
+            raise
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return status
 
 
-def _say(error: Exception, status: int) -> int:
-    print(" ".join(str(error).split()), file=sys.stderr)
-    return status
+def _status_of(error: Exception) -> int | None:
+    """Return the exit status of an error whose text is one line for the user, None for a defect of ours."""
+    from bot.app.control import ControlError
+    from bot.app.data_directory import DataDirectoryError
+    from bot.app.replay import ReplayError
+    from bot.app.system import StartError
+    from bot.config import ConfigError
+    from bot.ports import ExchangeError, StoreError
+    from bot.research.files import FileError
+    from bot.simulator import SimulatorError
+
+    if isinstance(error, ConfigError | FileError | DataDirectoryError):
+        return USAGE
+    if isinstance(error, StartError | ReplayError | StoreError | SimulatorError | ControlError | ExchangeError):
+        return FAILED
+    return None
 
 
 def duration_s(text: str) -> float:
@@ -71,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    one = _command(commands, "run", "run the bot; without keys on an embedded simulated exchange", run.run)
+    one = _command(commands, "run", "run the bot; without keys on an embedded simulated exchange", ("run", "run"))
     one.add_argument("--mode", choices=["demo", "paper", "testnet", "live"])
     one.add_argument("--symbols", metavar="A,B")
     one.add_argument("--interval", metavar="1m")
@@ -82,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--yes-real-money", action="store_true", help="needed by mode live")
 
     for name, text, command in (
-        ("backtest", "the trading rule over kline files, without actors, at full speed", history.backtest),
-        ("replay", "kline files through the real actors", history.replay),
+        ("backtest", "the trading rule over kline files, without actors, at full speed", ("history", "backtest")),
+        ("replay", "kline files through the real actors", ("history", "replay")),
     ):
         one = _command(commands, name, text, command)
         one.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".csv, .csv.gz, .zip or .parquet")
@@ -111,7 +119,9 @@ def _parser() -> argparse.ArgumentParser:
             _data_dir(one)
             one.add_argument("--speed", default="max", metavar="max|N", help="N times as fast as it happened")
 
-    one = _command(commands, "simulator", "the simulated Binance exchange as a server of its own", simulator.serve)
+    one = _command(
+        commands, "simulator", "the simulated Binance exchange as a server of its own", ("simulator", "serve")
+    )
     one.add_argument("--host", default="127.0.0.1")
     one.add_argument("--port", type=int, default=0, help="0 takes a free one")
     one.add_argument("--profile", choices=["com", "us"], default="com")
@@ -124,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     _data_dir(one)
     one.add_argument("--json", action="store_true")
 
-    one = _command(commands, "actors", "list, kill or release the actors of a running bot", books.actors)
+    one = _command(commands, "actors", "list, kill or release the actors of a running bot", ("books", "actors"))
     one.add_argument("action", nargs="?", choices=["list", "kill", "release"], default="list")
     one.add_argument("name", nargs="?", metavar="NAME", help="such as feed/BTCUSDT")
     one.add_argument("--how", choices=["raise", "exit", "hang", "vanish"], default="raise")
@@ -132,10 +142,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--json", action="store_true")
 
     for name, text, command in (
-        ("klines", "the klines stored", books.klines),
-        ("trades", "the trades stored", books.trades),
-        ("wallet", "cash, positions and equity", books.wallet),
-        ("status", "what is running and what it owns", books.status),
+        ("klines", "the klines stored", ("books", "klines")),
+        ("trades", "the trades stored", ("books", "trades")),
+        ("wallet", "cash, positions and equity", ("books", "wallet")),
+        ("status", "what is running and what it owns", ("books", "status")),
     ):
         one = _command(commands, name, text, command)
         _data_dir(one)
@@ -145,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "status":
             one.add_argument("--healthy", action="store_true", help="exit 1 unless a bot runs and its feeds are fresh")
 
-    one = _command(commands, "check", "validate configuration, keys, symbols, clock and directory", check.check)
+    one = _command(commands, "check", "validate configuration, keys, symbols, clock and directory", ("check", "check"))
     one.add_argument("--mode", choices=["demo", "paper", "testnet", "live"])
     one.add_argument("--config", type=Path, metavar="bot.toml")
     _data_dir(one)
@@ -156,7 +166,7 @@ def _command(
     commands: "argparse._SubParsersAction[_Parser]",
     name: str,
     text: str,
-    command: object,
+    command: tuple[str, str],
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(command=command)
