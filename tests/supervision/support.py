@@ -105,9 +105,9 @@ class Script:
 
     def __init__(self) -> None:
         self.log = Log()
-        self.on_message: dict[int, Callable[["Scripted"], object]] = {}
-        self.on_started: Callable[["Scripted"], None] = lambda actor: None
-        self.on_stopped: Callable[["Scripted"], None] = lambda actor: None
+        self.on_message: dict[int, Callable[[Scripted], object]] = {}
+        self.on_started: Callable[[Scripted], None] = lambda actor: None
+        self.on_stopped: Callable[[Scripted], None] = lambda actor: None
         self.made: list[Scripted] = []
 
     def actor(self, context: Context) -> "Scripted":
