@@ -1,14 +1,12 @@
 """Figures as people write them, and the tables of the commands that print what was stored, traded or tested."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from bot.app.snapshot import Snapshot
@@ -24,6 +22,7 @@ QUOTE_ASSETS = ("FDUSD", "USDT", "USDC", "TUSD", "BUSD", "USD", "EUR", "TRY", "B
 GAIN, LOSS = "green", "red"
 
 _Row = TypeVar("_Row")
+_Cell = Text | str
 
 
 def money(amount: Decimal) -> str:
@@ -103,19 +102,21 @@ def klines_table(klines: Iterable[Kline], last: int = LAST) -> RenderableType:
     rows, total = _newest(klines, last)
     if not rows:
         return Text("no klines are stored")
-    intervals = sorted({kline.interval for kline in rows})
-    pattern = "%Y-%m-%d %H:%M" if all(kline.open_time % 60_000 == 0 for kline in rows) else "%Y-%m-%d %H:%M:%S"
-    table = _table(f"{_shown(len(rows), total, 'klines')}, interval {', '.join(intervals)}, times in UTC")
-    for name in ("symbol", "opened"):
-        table.add_column(name, no_wrap=True)
-    for name in ("open", "high", "low", "close", "volume"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("closed", no_wrap=True)
-    for kline in rows:
-        prices = (price(value) for value in (kline.open, kline.high, kline.low, kline.close))
-        closed = "yes" if kline.is_closed else "open"
-        table.add_row(Text(kline.symbol), utc(kline.open_time, pattern), *prices, _volume(kline.volume), closed)
-    return table
+    pattern = "%m-%d %H:%M" if all(kline.open_time % 60_000 == 0 for kline in rows) else "%m-%d %H:%M:%S"
+    intervals = ", ".join(sorted({kline.interval for kline in rows}))
+    title = f"{_shown(len(rows), total, 'klines')} of {intervals}, {_span(rows[0].open_time, rows[-1].open_time)}"
+    cells = [
+        [
+            kline.symbol,
+            utc(kline.open_time, pattern),
+            *(price(value) for value in (kline.open, kline.high, kline.low, kline.close)),
+            format(kline.volume, ",.0f" if kline.volume >= 1000 else ",.3f"),
+            "yes" if kline.is_closed else "open",
+        ]
+        for kline in rows
+    ]
+    names = ("symbol", "opened", "open", "high", "low", "close", "volume", "done")
+    return Group(_block(title, names, cells, right=range(2, 7), gap=" "))
 
 
 def trades_table(trades: Iterable[Trade], last: int = LAST) -> RenderableType:
@@ -123,25 +124,21 @@ def trades_table(trades: Iterable[Trade], last: int = LAST) -> RenderableType:
     rows, total = _newest(trades, last)
     if not rows:
         return Text("no trades are stored")
-    span = f"{utc(rows[0].time)} to {utc(rows[-1].time)} UTC"
-    table = _table(f"{_shown(len(rows), total, 'trades')}, {span}")
-    for name in ("time", "side", "symbol"):
-        table.add_column(name, no_wrap=True)
-    for name in ("quantity", "price", "fee"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("reason", ratio=1, no_wrap=True, overflow="ellipsis")
-    for trade in rows:
-        side = trade.side.value
-        table.add_row(
+    title = f"{_shown(len(rows), total, 'trades')}, {_span(rows[0].time, rows[-1].time)}"
+    cells: list[list[_Cell]] = [
+        [
             utc(trade.time, "%m-%d %H:%M:%S"),
-            Text(side, style=side_style(side)),
-            Text(trade.symbol),
+            Text(trade.side.value, style=side_style(trade.side.value)),
+            trade.symbol,
             quantity(trade.quantity),
             price(trade.price),
-            Text(fee_text(trade)),
-            Text(one_line(trade.reason)),
-        )
-    return table
+            fee_text(trade),
+            trade.reason,
+        ]
+        for trade in rows
+    ]
+    names = ("time", "side", "symbol", "quantity", "price", "fee", "reason")
+    return Group(_block(title, names, cells, right=(3, 4, 5), gap=" "))
 
 
 def wallet_table(snapshot: Snapshot) -> RenderableType:
@@ -149,76 +146,66 @@ def wallet_table(snapshot: Snapshot) -> RenderableType:
     if not snapshot.symbols and not snapshot.start_cash:
         return Text("no book is kept here yet")
     asset = quote_asset(view.symbol for view in snapshot.symbols)
-    table = _table(f"wallet ({snapshot.mode}), amounts in {asset or 'the quote asset'}")
-    table.add_column("", no_wrap=True)
-    for name in ("quantity", "last price", "value", "P/L"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for view in snapshot.symbols:
-        held, profit = quantity(view.position.quantity), Text(signed(view.profit), gain_style(view.profit))
-        table.add_row(Text(view.symbol), held, price(view.price), money(view.value), profit)
-    table.add_section()
-    table.add_row("cash", "", "", money(snapshot.cash), "")
-    share = percent(snapshot.profit, snapshot.start_cash)
-    profit = Text(f"{signed(snapshot.profit)} ({share})" if share else signed(snapshot.profit))
-    profit.stylize(gain_style(snapshot.profit))
-    table.add_row("equity", "", "", money(snapshot.equity), profit)
-    return Group(table, Text(f" began with {money(snapshot.start_cash)}"))
+    cells: list[list[_Cell]] = [
+        [
+            view.symbol,
+            quantity(view.position.quantity),
+            price(view.price),
+            money(view.value),
+            Text(signed(view.profit), gain_style(view.profit)),
+        ]
+        for view in snapshot.symbols
+    ]
+    profit, share = snapshot.profit, percent(snapshot.profit, snapshot.start_cash)
+    cells += [
+        ["cash", "", "", money(snapshot.cash), ""],
+        ["equity", "", "", money(snapshot.equity), Text(signed(profit), gain_style(profit))],
+    ]
+    title = f"wallet of the {snapshot.mode} bot, amounts in {asset or 'the quote asset'}"
+    foot = f"began with {money(snapshot.start_cash)}" + (f", so far {share}" if share else "")
+    names = ("", "quantity", "last price", "value", "P/L")
+    return Group(_block(title, names, cells, right=range(1, 5)), Text(foot))
 
 
 def status_table(status: Mapping[str, Any]) -> RenderableType:
     """Show the contract's status object: what runs and since when, what every symbol and actor is at."""
     running = f"runs as process {status['pid']}" if status["running"] else "is not running"
-    mode = "no book is kept here yet" if status["mode"] == "none" else f"the {status['mode']} bot {running}"
+    title = "no book is kept here yet" if status["mode"] == "none" else f"the {status['mode']} bot {running}"
     facts = [f"equity {money(Decimal(status['equity']))}"]
     facts += [f"cash {money(Decimal(status['cash']))}"] if "cash" in status else []
-    facts += [f"{status['trades']:,} trades"] if "trades" in status else []
-    facts += [f"{name} refused {count:,} times" for name, count in dict(status.get("skipped", {})).items()]
-    parts: list[RenderableType] = [Text(one_line(mode)), Text(", ".join(facts))]
+    facts += [f"trades {status['trades']:,}"] if "trades" in status else []
+    refused = ", ".join(f"{name} {count:,}" for name, count in dict(status.get("skipped", {})).items())
+    parts = [Text(title, "bold"), Text(", ".join(facts)), *([Text(f"refused {refused}")] if refused else [])]
     if status["symbols"]:
-        symbols = _table("symbols")
-        symbols.add_column("symbol", no_wrap=True)
-        for name in ("price", "position", "last kline (UTC)"):
-            symbols.add_column(name, justify="right", no_wrap=True)
-        for symbol, view in status["symbols"].items():
-            last, value = view["last_kline_ms"], view["price"]
-            seen = "none" if last is None else utc(last)
-            shown = price(None if value is None else Decimal(value))
-            symbols.add_row(Text(symbol), shown, quantity(Decimal(view["position"])), seen)
-        parts.append(symbols)
+        parts += [Text(), _status_symbols(status["symbols"])]
     if status["actors"]:
-        parts.append(_actors_table(status["actors"]))
-    return Group(*parts)
+        parts += [Text(), _status_actors(status["actors"])]
+    errors = [Text(f"{one_line(a['name'])}: {one_line(a['last_error'])}") for a in status["actors"] if a["last_error"]]
+    return Group(*parts, *([Text(), Text("last errors", "bold"), *errors] if errors else []))
 
 
 def report_table(report: RunReport, fee: Decimal) -> RenderableType:
     """Show the outcome of a run over history beside buy-and-hold, fee paid once; amounts in the quote asset."""
-    asset = report.symbols[0].quote_asset
     held = report.buy_and_hold(fee)
     profit, held_profit = subtract(report.equity, report.start_cash), subtract(held, report.start_cash)
-    table = _table(f"{', '.join(outcome.symbol for outcome in report.symbols)}, amounts in {asset}")
-    table.add_column("", no_wrap=True)
-    for name in ("the rule", "buy-and-hold"):
-        table.add_column(name, justify="right", no_wrap=True)
     buys = sum(trade.side is Side.BUY for trade in report.trades)
-    table.add_row("messages taken", f"{report.bars:,}", "")
-    table.add_row("messages dropped", f"{report.dropped:,}", "")
-    table.add_row("trades", f"{len(report.trades):,} ({buys:,} BUY, {len(report.trades) - buys:,} SELL)", "")
-    for name, count in sorted(report.skipped.items()):
-        table.add_row(f"refused: {name}", f"{count:,}", "")
-    # A BUY of buy-and-hold pays its fee in coins: what was kept back is worth more or less by the end.
-    table.add_row("fees paid", money(report.commissions_in_quote()), money(multiply(report.start_cash, fee)))
-    table.add_section()
-    table.add_row("start", money(report.start_cash), money(report.start_cash))
-    table.add_row("cash", money(report.cash), "")
-    for outcome in report.symbols:
-        table.add_row(f"{outcome.symbol} held", quantity(outcome.position), "")
-    table.add_row("equity", money(report.equity), money(held))
-    table.add_row(
-        "P/L",
-        Text(f"{signed(profit)} ({percent(profit, report.start_cash)})", gain_style(profit)),
-        Text(f"{signed(held_profit)} ({percent(held_profit, report.start_cash)})", gain_style(held_profit)),
-    )
-    return Group(table, Text(verdict(report, fee)))
+    start, sells = money(report.start_cash), len(report.trades) - buys
+    cells: list[list[_Cell]] = [
+        ["messages taken", f"{report.bars:,}", ""],
+        ["messages dropped", f"{report.dropped:,}", ""],
+        ["trades", f"{len(report.trades):,} (BUY {buys:,}, SELL {sells:,})", ""],
+        *[list[_Cell]((f"refused {name}", f"{count:,}", "")) for name, count in sorted(report.skipped.items())],
+        ["start", start, start],
+        *[list[_Cell]((f"{one.symbol} held at the end", quantity(one.position), "")) for one in report.symbols],
+        ["cash", money(report.cash), ""],
+        ["equity", money(report.equity), money(held)],
+        ["P/L", Text(signed(profit), gain_style(profit)), Text(signed(held_profit), gain_style(held_profit))],
+        ["P/L of the start", percent(profit, report.start_cash), percent(held_profit, report.start_cash)],
+        ["fees paid", money(report.commissions_in_quote()), money(multiply(report.start_cash, fee))],
+    ]
+    title = f"{', '.join(one.symbol for one in report.symbols)}, amounts in {report.symbols[0].quote_asset}"
+    table = _block(title, ("", "the rule", "buy-and-hold"), cells, right=(1, 2))
+    return Group(table, Text(), Text(verdict(report, fee)))
 
 
 def verdict(report: RunReport, fee: Decimal) -> str:
@@ -226,28 +213,42 @@ def verdict(report: RunReport, fee: Decimal) -> str:
     asset = report.symbols[0].quote_asset
     profit = subtract(report.equity, report.start_cash)
     ahead = subtract(report.equity, report.buy_and_hold(fee))
-    made = "made" if profit > 0 else "lost" if profit < 0 else "neither made nor lost money:"
-    against = f"{money(abs(ahead))} {asset} {'more' if ahead > 0 else 'less'} than buy-and-hold"
-    return f"The rule {made} {money(abs(profit))} {asset}, {against if ahead else 'the same as buy-and-hold'}."
+    made = "made" if profit > 0 else "lost"
+    result = f"{made} {money(abs(profit))} {asset}" if profit else "neither made nor lost money"
+    place = f"{money(abs(ahead))} {asset} {'ahead of' if ahead > 0 else 'behind'}" if ahead else "level with"
+    return f"The rule {result} and ended {place} buy-and-hold."
 
 
-def _actors_table(actors: Iterable[Mapping[str, Any]]) -> Table:
-    table = _table("actors")
-    for name in ("name", "state"):
-        table.add_column(name, no_wrap=True)
-    for name in ("restarts", "waiting", "up"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("last error", ratio=1, overflow="fold")
-    for actor in actors:
-        table.add_row(
-            Text(actor["name"]),
-            Text(actor["state"], style="" if actor["state"] == "running" else "bold"),
-            str(actor["restarts"]),
-            str(actor["mailbox"]),
-            duration(actor["uptime_s"]),
-            Text(one_line(actor["last_error"] or "")),
-        )
-    return table
+def grid(rows: Sequence[Sequence[Text]], right: Collection[int] = (), gap: str = " ") -> list[Text]:
+    """Return a line a row, its cells padded to the widest of their column; columns in `right` end together."""
+    widths = [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        line = Text()
+        for number, (cell, cells) in enumerate(zip(row, widths, strict=True)):
+            space = " " * (cells - cell.cell_len)
+            line.append(gap if number else "").append(space if number in right else "").append_text(cell)
+            line.append("" if number in right else space)
+        line.rstrip()
+        lines.append(line)
+    return lines
+
+
+def _status_symbols(symbols: Mapping[str, Mapping[str, Any]]) -> Text:
+    cells = []
+    for symbol, view in symbols.items():
+        seen = "none" if view["last_kline_ms"] is None else utc(view["last_kline_ms"])
+        value = price(None if view["price"] is None else Decimal(view["price"]))
+        cells.append([symbol, value, quantity(Decimal(view["position"])), seen])
+    return _block("", ("symbol", "price", "position", "last kline (UTC)"), cells, right=(1, 2))
+
+
+def _status_actors(actors: Sequence[Mapping[str, Any]]) -> Text:
+    cells = [
+        [actor["name"], actor["state"], str(actor["restarts"]), str(actor["mailbox"]), duration(actor["uptime_s"])]
+        for actor in actors
+    ]
+    return _block("", ("actor", "state", "restarts", "waiting", "up for"), cells, right=(2, 3, 4))
 
 
 def _newest(items: Iterable[_Row], count: int) -> tuple[list[_Row], int]:
@@ -261,12 +262,19 @@ def _newest(items: Iterable[_Row], count: int) -> tuple[list[_Row], int]:
 
 
 def _shown(shown: int, total: int, what: str) -> str:
-    return f"the last {shown:,} of {total:,} {what}" if shown < total else f"{total:,} {what}"
+    return f"last {shown:,} of {total:,} {what}" if shown < total else f"{total:,} {what}"
 
 
-def _volume(value: Decimal) -> str:
-    return format(value, ",.0f") if value >= 1000 else format(value, ",.3f")
+def _span(first_ms: int, last_ms: int) -> str:
+    return f"{utc(first_ms, '%Y-%m-%d %H:%M')} to {utc(last_ms, '%Y-%m-%d %H:%M')} UTC"
 
 
-def _table(title: str) -> Table:
-    return Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+def _block(
+    title: str, names: Sequence[str], cells: Iterable[Sequence[_Cell]], right: Collection[int], gap: str = "  "
+) -> Text:
+    """Return a titled table; strings of any origin are shown as they are, a line too long ends in an ellipsis."""
+    rows = [[Text(name, style="bold") for name in names]]
+    rows += [[cell if isinstance(cell, Text) else Text(one_line(cell)) for cell in row] for row in cells]
+    block = Text("\n").join([*([Text(title)] if title else []), *grid(rows, right, gap)])
+    block.no_wrap, block.overflow = True, "ellipsis"
+    return block

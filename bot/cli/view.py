@@ -3,7 +3,7 @@
 import shlex
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from functools import reduce
 from pathlib import Path
@@ -21,6 +21,7 @@ from bot.cli.tables import (
     duration,
     fee_text,
     gain_style,
+    grid,
     money,
     one_line,
     percent,
@@ -189,7 +190,7 @@ def _symbols(views: Sequence[SymbolView], now_ms: int, most: int) -> list[Text]:
                 _feed(view, now_ms),
             ]
         )
-    lines = _grid(rows, right=range(1, 6), gap="  ")
+    lines = grid(rows, right=range(1, 6), gap="  ")
     rest = views[len(shown) :]
     if rest:
         value, profit = _sum(view.value for view in rest), _sum(view.profit for view in rest)
@@ -242,7 +243,7 @@ def _trades(trades: Sequence[Trade], width: int, now_ms: int) -> list[Text]:
         ]
         for trade in reversed(trades)
     ]
-    lines = _grid(rows, right=(3, 4))
+    lines = grid(rows, right=(3, 4))
     for line, trade in zip(lines, reversed(trades), strict=True):
         line.append(" " + _cut_at_word(one_line(trade.reason), width - line.cell_len - 1))
     return lines
@@ -259,7 +260,7 @@ def _refusals(refusals: Sequence[Refusal], now_ms: int) -> list[Text]:
         ]
         for refusal in reversed(refusals)
     ]
-    return _grid(rows)
+    return grid(rows)
 
 
 def _notices(notices: Sequence[Notice], now_ms: int) -> list[Text]:
@@ -320,21 +321,6 @@ def _side_by_side(entries: Sequence[str], width: int) -> list[Text]:
     per_line = max(1, (width + 2) // (longest + 2))
     rows = [entries[at : at + per_line] for at in range(0, len(entries), per_line)]
     return [Text("  ".join(set_cell_size(entry, longest) for entry in row).rstrip()) for row in rows]
-
-
-def _grid(rows: Sequence[Sequence[Text]], right: Collection[int] = (), gap: str = " ") -> list[Text]:
-    """Return a line a row, its cells padded to the widest of their column; columns in `right` end together."""
-    widths = [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        line = Text()
-        for number, (cell, cells) in enumerate(zip(row, widths, strict=True)):
-            space = " " * (cells - cell.cell_len)
-            line.append(gap if number else "").append(space if number in right else "").append_text(cell)
-            line.append("" if number in right else space)
-        line.rstrip()
-        lines.append(line)
-    return lines
 
 
 def _cut_at_word(text: str, width: int) -> str:
