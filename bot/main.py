@@ -4,5 +4,11 @@ import sys
 
 from bot.cli.parser import main
 
-if __name__ == "__main__":
+
+def run() -> None:
+    """Run the command line of this process and exit with its status."""
     sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

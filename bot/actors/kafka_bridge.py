@@ -9,14 +9,14 @@ from bot.messages import LogEntries, ReplayLog, Stored
 from bot.ports import EventLog
 from bot.supervision import Actor, Context
 
-WINDOW = 5_000
-BATCH = 500
+BATCH = 2_000
 
 
 class KafkaBridgeActor(Actor):
     """Takes Kline, Trade, Stored, ReplayLog; gives LogEntries.
 
-    At most WINDOW entries are with persistence at a time; the rest waits in the log, which outlives both actors.
+    One batch of at most BATCH entries is with persistence at a time; what comes meanwhile waits in the log, which
+    outlives both actors, and makes the next batch: the more there is to store, the fewer messages it takes.
     """
 
     def __init__(self, context: Context, log: EventLog) -> None:
@@ -49,8 +49,8 @@ class KafkaBridgeActor(Actor):
         self._send()
 
     def _send(self) -> None:
-        while self._sent - self._log.released < WINDOW:
-            upto, entries = self._log.read(self._sent, BATCH)
-            if not entries or not self.context.tell(addresses.PERSISTENCE, LogEntries(upto, entries)):
-                return
+        if self._sent > self._log.released:
+            return
+        upto, entries = self._log.read(self._sent, BATCH)
+        if entries and self.context.tell(addresses.PERSISTENCE, LogEntries(upto, entries)):
             self._sent = upto
