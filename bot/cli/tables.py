@@ -27,8 +27,7 @@ _Cell = Text | str
 
 def money(amount: Decimal) -> str:
     """Write an amount of the quote asset: `1,234.50`, `-3.00`."""
-    text = format(amount, ",.2f")
-    return text[1:] if text.startswith("-") and not text.strip("-0.,") else text
+    return f"{amount:z,.2f}"
 
 
 def signed(amount: Decimal) -> str:

@@ -278,7 +278,7 @@ def _actors_title(actors: Sequence[ActorStatus]) -> str:
     states = Counter(actor.state for actor in actors)
     said = ", ".join(f"{count} {state}" for state, count in states.most_common())
     restarts, waiting = sum(actor.restarts for actor in actors), sum(actor.mailbox.total for actor in actors)
-    return f"Actors {len(actors)}: {said or 'none'}; restarts {restarts}, messages waiting {waiting}"
+    return f"Actors, state and restarts: {said or 'none'}; restarts {restarts}, messages waiting {waiting}"
 
 
 def _actors(actors: Sequence[ActorStatus], width: int, most: int) -> list[Text]:

@@ -13,7 +13,7 @@ from bot.domain.order import Side, Trade
 from bot.research.report import EquityPoint, RunReport
 
 WIDTH, HEIGHT = 960, 420
-LEFT, RIGHT, TOP, BOTTOM = 84, 24, 16, 56
+LEFT, RIGHT, TOP, BOTTOM = 84, 40, 16, 56
 MAX_POINTS = 2_000
 MAX_MARKERS = 600
 
@@ -138,12 +138,12 @@ def _figures(report: RunReport, held: Decimal, fee: Decimal) -> str:
     start = report.start_cash
     rows = [("start", _money(start), _money(start)), ("equity at the end", _money(report.equity), _money(held))]
     ours, theirs = subtract(report.equity, start), subtract(held, start)
-    rows.append(("profit or loss", f"{ours:+,.2f}", f"{theirs:+,.2f}"))
+    rows.append(("profit or loss", _signed(ours), _signed(theirs)))
     rows.append(("as a share of the start", _share(ours, start), _share(theirs, start)))
     rows.append(("fees", _money(report.commissions_in_quote()), _money(multiply(start, fee))))
     rows.append(("trades", f"{len(report.trades):,}", ""))
     rows += [(f"refused {name}", f"{count:,}", "") for name, count in sorted(report.skipped.items())]
-    rows += [(f"{one.symbol} held at the end", plain(one.position), "") for one in report.symbols]
+    rows += [(f"{one.symbol} held at the end", f"{Decimal(plain(one.position)):,f}", "") for one in report.symbols]
     body = "\n".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(rule)}</td><td>{escape(hold)}</td></tr>'
         for name, rule, hold in rows
@@ -200,8 +200,12 @@ def _utc(time_ms: int, pattern: str = "%Y-%m-%d %H:%M") -> str:
 
 
 def _money(amount: Decimal) -> str:
-    return f"{amount:,.2f}"
+    return f"{amount:z,.2f}"
+
+
+def _signed(amount: Decimal) -> str:
+    return f"+{_money(amount)}" if amount > 0 else _money(amount)
 
 
 def _share(part: Decimal, whole: Decimal) -> str:
-    return f"{ROUNDING.divide(multiply(part, Decimal(100)), whole):+,.2f} %"
+    return f"{_signed(ROUNDING.divide(multiply(part, Decimal(100)), whole))} %"
