@@ -1,6 +1,7 @@
 """The REST adapter against scripted replies: what each becomes for the caller, and that no key is ever shown."""
 
 import json
+import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -516,7 +517,16 @@ def test_a_blocked_region_names_the_fix(server, history):
         history.closed_klines("BTCUSDT", "1m", 0)
 
 
-def test_threads_never_get_one_anothers_reply(server, exchange):
+@pytest.fixture
+def hasty_threads():
+    """Threads that change places after nearly every instruction."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def test_threads_never_get_one_anothers_reply(server, exchange, hasty_threads):
     def info(params):
         return reply(
             json.dumps({"symbols": [symbol_info(s, MIN_NOTIONAL="10") for s in json.loads(params["symbols"])]})

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
@@ -115,14 +115,19 @@ def test_silence_ends_the_stream_and_a_ping_is_no_silence(server, complaints):
 
 def test_close_from_another_thread_ends_a_waiting_read_at_once(opened):
     connection, peer = opened
+
+    def read():
+        while True:
+            connection.receive()
+
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(connection.receive)
+        reading = pool.submit(read)
         peer.send(b"", PING)
-        assert waiting.result(5) is None
-        waiting = pool.submit(connection.receive)
+        assert peer.receive() == (PONG, b"")
+        wait([reading], timeout=0.05)  # by now it waits for the next frame
         connection.close()
         with pytest.raises(StreamClosed, match="closed by us"):
-            waiting.result(1)
+            reading.result(1)
     connection.close()
 
 
