@@ -1,0 +1,328 @@
+"""The bot killed with SIGKILL, again and again, in the middle of whatever it does: its books stay the exchange's books.
+
+Bot and simulated exchange are processes of their own; every restart is on the same data directory. The long form:
+
+    BULKHEAD_KILLS=500 pytest tests/chaos/test_process_kill.py -s
+
+`BULKHEAD_SEED=N` takes the market and the moments of an earlier run, whose seed stands in its output.
+"""
+
+import os
+import random
+import re
+import secrets
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from bot.adapters.sqlite import SqliteJournal
+from bot.app.control import ControlError, ask
+from bot.domain.order import OrderStatus
+from bot.domain.order_id import order_prefix
+from bot.ports import StoreError
+from tests.integration.processes import SYMBOLS, ExchangeProcess, Program, pause, told, wait_until
+
+KILLS = int(os.environ.get("BULKHEAD_KILLS", "20"))
+SEED = int(os.environ.get("BULKHEAD_SEED") or secrets.randbelow(1_000_000))
+RECOVERS_WITHIN_S = 20
+# Moves of a few hundredths of a percent trade already, so that an order is never far from a kill.
+EAGER = {
+    "BOT_BUY_DROP": "0.0004",
+    "BOT_SELL_RISE": "0.0004",
+    "BOT_FRACTION": "0.04",
+    "BOT_EXCHANGE__RECV_WINDOW_MS": "1000",
+}
+
+
+class Trial:
+    """One exchange, one data directory, and one bot after another on it."""
+
+    def __init__(self, path: Path, exchange: ExchangeProcess, rng: random.Random) -> None:
+        self.path = path
+        self.data = path / "data"
+        self.exchange = exchange
+        self.rng = rng
+        self.bots: list[Program] = []
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def bot(self) -> Program:
+        return self.bots[-1]
+
+    def launch(self) -> None:
+        settings = {**EAGER, **self.exchange.settings}
+        self.bots.append(Program("run", "--mode", "testnet", "--data-dir", self.data, cwd=self.path, settings=settings))
+
+    def launch_and_recover(self) -> None:
+        self.launch()
+        self.await_klines()
+        self.counts["recoveries"] += 1
+
+    def await_klines(self) -> None:
+        """Wait until every actor runs and every symbol has taken a kline that is newer than this call."""
+        since = time.time_ns() // 1_000_000
+
+        def is_well() -> bool:
+            assert self.bot.is_running, f"the bot ended by itself:\n{self.bot.said}"
+            try:
+                status = ask(self.data / "control.sock", {"command": "status"})
+            except ControlError:
+                return False
+            views = status["symbols"]
+            return (
+                status["pid"] == self.bot.pid
+                and all(actor["state"] == "running" for actor in status["actors"])
+                and set(views) == set(SYMBOLS)
+                and all((view["last_kline_ms"] or 0) > since for view in views.values())
+            )
+
+        wait_until(is_well, RECOVERS_WITHIN_S, f"all actors running with klines; the bot said:\n{self.bot.said}")
+
+    def await_order(self) -> None:
+        """Wait until one more order has reached the exchange."""
+        before = len(self.exchange.state()["orders"])
+        wait_until(lambda: len(self.exchange.state()["orders"]) > before, 20, "one more order")
+
+    def pause_up_to(self, seconds: float) -> None:
+        pause(self.rng.uniform(0, seconds))
+
+    def kill(self) -> None:
+        self.bot.kill()
+        self.counts["kills"] += 1
+        self.counts["kills with an order in flight"] += bool(self.unresolved())
+
+    def unresolved(self) -> list[str]:
+        try:
+            with SqliteJournal.read_only(self.data / "orders.db") as journal:
+                return [entry.intent.client_order_id for entry in journal.unresolved()]
+        except StoreError:  # killed before there was a journal
+            assert not self.exchange.state()["orders"]
+            return []
+
+
+# Each brings a bot to the moment at which it is killed.
+
+
+def at_any_time(trial: Trial) -> None:
+    trial.launch_and_recover()
+    trial.pause_up_to(1.2)
+
+
+def while_starting(trial: Trial) -> None:
+    trial.launch()
+    trial.pause_up_to(1.5)
+
+
+def while_the_reply_is_held_back(trial: Trial) -> None:
+    trial.launch_and_recover()
+    trial.exchange.fault("delay", ms=700, path="/api/v3/order", method="POST")
+    trial.await_order()
+
+
+def after_an_executed_order_without_a_reply(trial: Trial) -> None:
+    trial.launch_and_recover()
+    trial.exchange.fault("order_executed_no_reply")
+    trial.await_order()
+    trial.pause_up_to(0.3)
+
+
+def after_an_executed_order_with_an_error(trial: Trial) -> None:
+    trial.launch_and_recover()
+    trial.exchange.fault("order_executed_5xx")
+    trial.await_order()
+    trial.pause_up_to(1.5)
+
+
+def after_a_lost_order(trial: Trial) -> None:
+    trial.launch_and_recover()
+    heard = len(trial.bot.lines)
+    trial.exchange.fault("order_lost_no_reply")
+    trial.bot.await_line("unknown, asking the exchange", 20, since=heard)
+    trial.pause_up_to(1.0)
+
+
+def while_stopping(trial: Trial) -> None:
+    trial.launch_and_recover()
+    trial.pause_up_to(0.5)
+    trial.bot.send(signal.SIGTERM)
+    trial.pause_up_to(0.1)
+
+
+def after_the_exchange_came_back(trial: Trial) -> None:
+    trial.launch_and_recover()
+    trial.pause_up_to(0.5)
+    trial.exchange.kill()
+    trial.counts["kills of the exchange"] += 1
+    trial.pause_up_to(0.5)
+    trial.exchange.start()
+    trial.await_klines()
+    trial.pause_up_to(0.5)
+
+
+def together_with_the_exchange(trial: Trial) -> None:
+    trial.launch_and_recover()
+    trial.exchange.fault("delay", ms=700, path="/api/v3/order", method="POST")
+    trial.await_order()
+    trial.exchange.kill()
+    trial.counts["kills of the exchange"] += 1
+    trial.exchange.start()
+
+
+MOMENTS: tuple[Callable[[Trial], None], ...] = (
+    at_any_time,
+    at_any_time,
+    while_starting,
+    while_the_reply_is_held_back,
+    after_an_executed_order_without_a_reply,
+    at_any_time,
+    after_a_lost_order,
+    after_the_exchange_came_back,
+    while_starting,
+    while_stopping,
+    after_an_executed_order_with_an_error,
+    together_with_the_exchange,
+)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(60 + 8 * KILLS)
+def test_books_survive_any_kill(tmp_path, record_property):
+    rng = random.Random(SEED)
+    moments = [MOMENTS[number % len(MOMENTS)] for number in range(KILLS)]
+    rng.shuffle(moments)
+    began = time.monotonic()
+    print(f"\nBULKHEAD_SEED={SEED} BULKHEAD_KILLS={KILLS}")
+    with ExchangeProcess(tmp_path / "exchange", SEED, 100) as exchange:
+        trial = Trial(tmp_path, exchange, rng)
+        try:
+            for number, moment in enumerate(moments):
+                print(f"{time.monotonic() - began:6.1f} s  kill {number + 1}: {moment.__name__}")
+                moment(trial)
+                trial.kill()
+            settle_and_stop(trial)
+            compare(trial)
+            assert_nothing_broke(trial)
+        finally:
+            for bot in trial.bots:
+                bot.kill()
+        trial.counts["seconds"] = round(time.monotonic() - began)
+        print(", ".join(f"{count} {what}" for what, count in trial.counts.items()))
+        record_property("counts", dict(trial.counts))
+    # The test is worth something only if it met what it is about.
+    assert trial.counts["kills"] == KILLS
+    assert trial.counts["kills with an order in flight"] >= KILLS // 10
+    assert trial.counts["orders"] >= 2 * KILLS
+    assert trial.counts["kills of the exchange"] >= KILLS // 10
+
+
+def settle_and_stop(trial: Trial) -> None:
+    trial.launch_and_recover()
+    wait_until(lambda: not trial.unresolved(), 20, "the fate of every order is known")
+    trial.bot.send(signal.SIGTERM)
+    assert trial.bot.ends(10) == 0
+
+
+def compare(trial: Trial) -> None:
+    """Hold the bot's journal, trades and wallet against the exchange's orders, fills and balances."""
+    state = trial.exchange.state()
+    with SqliteJournal.read_only(trial.data / "orders.db") as journal:
+        entries = {entry.intent.client_order_id: entry for entry in journal.settled()}
+        assert not journal.unresolved()
+    orders = compare_orders(state, entries)
+    compare_fills(state, entries)
+    compare_trades(state, orders, told("trades", "--data-dir", trial.data, cwd=trial.path))
+    compare_money(state, told("wallet", "--data-dir", trial.data, cwd=trial.path))
+    compare_klines(told("klines", "--data-dir", trial.data, cwd=trial.path))
+    trial.counts["orders"] = len(orders)
+    trial.counts["fills"] = len(state["fills"])
+    trial.counts["intents never placed"] = len(entries) - len(orders)
+
+
+def compare_orders(state, entries):
+    """Every order at the exchange is one decision of this bot, in the journal with the same end, and the reverse."""
+    ids = [order["clientOrderId"] for order in state["orders"]]
+    assert [name for name, count in Counter(ids).items() if count > 1] == [], "sent twice"
+    assert state["reused_client_order_ids"] == 0
+    prefix = order_prefix("bulkhead", "testnet")
+    assert all(name.startswith(prefix) and re.fullmatch(r"[a-zA-Z0-9-_]{1,36}", name) for name in ids)
+    placed = {order["clientOrderId"]: order for order in state["orders"] if "reject" not in order}
+    for name, order in placed.items():
+        entry = entries[name]
+        assert (entry.status.value, entry.order_id) == (order["status"], order["orderId"]), name
+        assert (entry.intent.symbol, entry.intent.side.value) == (order["symbol"], order["side"])
+        assert entry.intent.quantity == Decimal(order["origQty"])
+    for name, entry in entries.items():
+        if name not in placed:
+            assert entry.status in (OrderStatus.NOT_PLACED, OrderStatus.REJECTED), name
+            assert entry.fills == ()
+    return placed
+
+
+def compare_fills(state, entries):
+    """Every fill is booked once, to the last decimal."""
+    booked = [
+        (
+            *(fill.symbol, fill.trade_id, fill.order_id, fill.client_order_id, fill.side.value == "BUY"),
+            *(fill.price, fill.quantity, fill.quote_quantity, fill.commission, fill.commission_asset),
+        )
+        for entry in entries.values()
+        for fill in entry.fills
+    ]
+    happened = [
+        (
+            *(fill["symbol"], fill["id"], fill["orderId"], fill["clientOrderId"], fill["isBuyer"]),
+            *(Decimal(fill[name]) for name in ("price", "qty", "quoteQty", "commission")),
+            fill["commissionAsset"],
+        )
+        for fill in state["fills"]
+    ]
+    assert sorted(booked) == sorted(happened)
+
+
+def compare_trades(state, orders, trades):
+    """Every order that was filled is one stored trade with the order's sums."""
+    sums: dict[str, list[Decimal]] = {}
+    for fill in state["fills"]:
+        total = sums.setdefault(fill["clientOrderId"], [Decimal(0)] * 3)
+        for at, name in enumerate(("qty", "quoteQty", "commission")):
+            total[at] += Decimal(fill[name])
+    stored = [
+        (
+            *(trade["client_order_id"], trade["order_id"], trade["symbol"], trade["side"]),
+            *(Decimal(trade[name]) for name in ("quantity", "quote_quantity", "commission")),
+        )
+        for trade in trades
+    ]
+    filled = [
+        (name, orders[name]["orderId"], orders[name]["symbol"], orders[name]["side"], *totals)
+        for name, totals in sums.items()
+    ]
+    assert sorted(stored) == sorted(filled)
+
+
+def compare_money(state, wallet):
+    """Cash and positions, dust included, are the account's balances."""
+    balances = {asset: Decimal(held["free"]) + Decimal(held["locked"]) for asset, held in state["balances"].items()}
+    assert Decimal(wallet["cash"]) == balances.pop("USDT")
+    positions = {symbol.removesuffix("USDT"): Decimal(quantity) for symbol, quantity in wallet["positions"].items()}
+    assert positions == balances
+
+
+def compare_klines(klines):
+    """Of every symbol each candle that closed is stored once, without a gap over all restarts."""
+    for symbol in SYMBOLS:
+        closed = [kline["open_time"] for kline in klines if kline["symbol"] == symbol and kline["is_closed"]]
+        assert closed == list(range(closed[0], closed[-1] + 1, 60_000)) if closed else True, symbol
+
+
+def assert_nothing_broke(trial: Trial) -> None:
+    """Neither a kill nor what the exchange did may have cost an actor its life, or a traceback."""
+    for bot in trial.bots:
+        assert bot.errors == []
+        assert bot.events("ActorFailed") == []
+        trial.counts["trades said"] += len(bot.events("trade"))

@@ -1,0 +1,227 @@
+"""The bot and the simulated exchange as real processes: how tests start them, watch them, and end them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+
+import bot
+
+ROOT = Path(bot.__file__).parents[1]
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "DOGEUSDT")
+POLL_S = 0.02
+
+
+def pause(seconds: float) -> None:
+    """Let a chosen time pass: for moments that are picked by chance, not for conditions."""
+    threading.Event().wait(seconds)
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
+    """Return the first true value of `condition`. Fails, naming `what`, when none came within `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {what}")
+        pause(POLL_S)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The tests' environment without any setting of the bot, and with this checkout as what is run."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BOT_")}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
+
+
+def bulkhead(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "bot.main", *map(str, arguments)]
+
+
+def command(*arguments: object, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run one command of the bot to its end."""
+    return subprocess.run(
+        bulkhead(*arguments),
+        cwd=cwd,
+        env=environment(**settings),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def told(*arguments: object, cwd: Path) -> Any:
+    """What a command prints with --json; it must succeed and complain of nothing."""
+    ended = command(*arguments, "--json", cwd=cwd)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
+    return json.loads(ended.stdout)
+
+
+def is_left(group: int) -> bool:
+    """Whether a process of this process group lives. Signal 0 only asks."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class Program:
+    """One command of the bot as a process in a group of its own; what it prints is read as it comes.
+
+    Leaving the `with` ends it, whatever happened in between.
+    """
+
+    def __init__(self, *arguments: object, cwd: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.began = time.monotonic()
+        self.began_ms = time.time_ns() // 1_000_000
+        self._process = subprocess.Popen(
+            bulkhead(*arguments),
+            cwd=cwd,
+            env=environment(**(settings or {})),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        self.lines: list[str] = []
+        self.errors: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._read, args=pair, daemon=True)
+            for pair in ((self._process.stdout, self.lines), (self._process.stderr, self.errors))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def __enter__(self) -> "Program":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def said(self) -> str:
+        """All that it printed so far, for a failed test's report."""
+        return "".join([*self.lines[-60:], *self.errors])
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The log lines of one event, so far."""
+        return [line for line in self.log() if line["event"] == name]
+
+    def log(self) -> Iterator[dict[str, Any]]:
+        """All structured log lines, so far."""
+        return (json.loads(line) for line in self.lines if line.startswith("{"))
+
+    def await_line(self, text: str, timeout_s: float, since: int = 0) -> str:
+        """Return the first line with `text` in it, of those from number `since` on."""
+
+        def found() -> str | None:
+            assert self.is_running, f"ended with {self._process.returncode}:\n{self.said}"
+            return next((line for line in self.lines[since:] if text in line), None)
+
+        return str(wait_until(found, timeout_s, f"a line with {text!r}"))
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def ends(self, timeout_s: float = 10) -> int:
+        """Wait until it has ended, all its output is read and no process of its group is left; its exit status."""
+        try:
+            status = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"did not end within {timeout_s} s:\n{self.said}") from None
+        for reader in self._readers:
+            reader.join(5)
+        assert not is_left(self.pid), "a process of it is left over"
+        return status
+
+    def kill(self) -> None:
+        """SIGKILL, and nothing is left."""
+        self._process.kill()
+        self.ends()
+
+    @staticmethod
+    def _read(stream: Any, into: list[str]) -> None:
+        with stream:
+            into.extend(stream)
+
+
+class ExchangeProcess:
+    """The simulated exchange as a process of its own, on books that outlive it; it comes back on the same port."""
+
+    def __init__(self, directory: Path, seed: int, interval_ms: int, *arguments: object) -> None:
+        self._directory = directory
+        self._arguments = ("--seed", seed, "--interval-ms", interval_ms, *arguments)
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._program: Program | None = None
+        self._port = 0
+        self.ends: dict[str, str] = {}
+
+    def __enter__(self) -> "ExchangeProcess":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._session.close()
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The bot's environment that points it here."""
+        return {
+            "BOT_EXCHANGE__REST_URL": self.ends["rest_url"],
+            "BOT_EXCHANGE__WS_URL": self.ends["ws_url"],
+            "BOT_EXCHANGE__WS_API_URL": self.ends["ws_api_url"],
+            "BOT_API_KEY": self.ends["api_key"],
+            "BOT_API_SECRET": self.ends["api_secret"],
+        }
+
+    def start(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        books = self._directory / "books"
+        program = Program(
+            "simulator", "--json", "--port", self._port, "--data-dir", books, *self._arguments, cwd=self._directory
+        )
+        self._program = program
+        ends = json.loads(program.await_line("rest_url", timeout_s=20))
+        assert self.ends in ({}, ends), "the exchange came back elsewhere or with other keys"
+        self.ends = ends
+        self._port = int(ends["rest_url"].rpartition(":")[2])
+
+    def kill(self) -> None:
+        if self._program is not None:
+            self._program.kill()
+
+    def state(self) -> dict[str, Any]:
+        return dict(self.get("/sim/state"))
+
+    def get(self, path: str, **params: str) -> Any:
+        answer = self._session.get(self.ends["rest_url"] + path, params=params, timeout=10)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def post(self, path: str, /, **values: object) -> Any:
+        answer = self._session.post(self.ends["rest_url"] + path, json=values, timeout=10)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def fault(self, kind: str, **values: object) -> None:
+        self.post("/sim/fault", kind=kind, **values)
