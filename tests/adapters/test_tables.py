@@ -23,7 +23,7 @@ def test_each_code_has_one_reaction():
 
 def test_whatever_needs_a_human_says_the_fix():
     assert set(HINTS) == {code for code, reaction in CODES.items() if reaction is Reaction.HALT}
-    assert ENGINE_CODES <= set(CODES)
+    assert set(CODES) >= ENGINE_CODES
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """How a REST request leaves and what comes back: python-binance made safe for threads, pauses, the exchange's clock.
 
-The only file that imports python-binance. Source: `/work/shared/reference/binance.md`, sections 3.1, 4 and 12.1.
+The only file that imports python-binance. Source: Binance, REST API, general information and timing security.
 """
 
 import os

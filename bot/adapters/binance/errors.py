@@ -2,7 +2,7 @@
 
 Decided by HTTP status and code first, by the text only where one code has several meanings. What the table does not
 name is taken as unknown: asking once too often costs a request, sending an order twice costs money.
-Source: Binance, errors; HTTP return codes; `/work/shared/reference/binance.md`, section 9.
+Source: Binance, errors; HTTP return codes.
 """
 
 from enum import StrEnum

@@ -1,6 +1,6 @@
 """Which call answers a port's question, and what its reply means for klines, rules, orders and fills.
 
-Source: Binance, REST API; `/work/shared/reference/binance.md`, sections 3, 4 and 6; contract, section 5.
+Source: Binance, REST API; contract, section 5.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,6 +1,6 @@
 """What a websocket frame says: a kline, nothing of interest, the end of the connection, or garbage.
 
-Source: Binance, WebSocket streams; `/work/shared/reference/binance.md`, section 2.
+Source: Binance, WebSocket streams.
 """
 
 import threading
