@@ -7,6 +7,7 @@ from decimal import Decimal
 from bot.app.data_directory import DataDirectory
 from bot.app.system import reach
 from bot.app.trading import one_quote_asset, strategy_of
+from bot.clock import SystemClock
 from bot.config import ConfigError, Mode, load_settings
 from bot.domain.money import plain
 from bot.ports import ExchangeError
@@ -39,7 +40,7 @@ def check(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         print(f"wrong keys: {error}")
         return 1
-    say("clock", lambda: _clock_line(market.clock_offset_ms()))
+    say("clock", lambda: _clock_line(market.now_ms() - SystemClock().now_ms()))
     say("symbols", lambda: f"all listed, quoted in {one_quote_asset(market.rules(settings.symbols))}")
     if account is not None:
         free_balance = account.free_balance

@@ -1,0 +1,102 @@
+"""Settings: the later source wins, and what cannot be used is refused in one line that names the key."""
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from bot.config import ConfigError, Mode, load_settings
+
+
+def test_defaults_are_the_contracts() -> None:
+    settings = load_settings(environment={})
+    assert settings.symbols == ("BTCUSDT", "ETHUSDT", "DOGEUSDT")
+    assert (settings.mode, settings.interval, settings.compare_on) == (Mode.DEMO, "1m", "message")
+    assert settings.buy_drop == settings.sell_rise == Decimal("0.01")
+    assert (settings.fraction, settings.fee, settings.cash) == (Decimal("0.1"), Decimal("0.001"), Decimal(10000))
+    assert (settings.max_gap, settings.max_age) == (2, 10)
+
+
+def test_file_then_environment_then_flags(tmp_path: Path) -> None:
+    file = tmp_path / "bot.toml"
+    file.write_text('fraction = 0.2\nbuy_drop = 0.02\nsell_rise = 0.03\n[exchange]\nprofile = "us"\n')
+    environment = {"BOT_BUY_DROP": "0.04", "BOT_SELL_RISE": "0.05", "BOT_EXCHANGE__REST_URL": "http://h:1"}
+    settings = load_settings({"sell_rise": "0.06", "fraction": None}, file, environment)
+    assert settings.fraction == Decimal("0.2")
+    assert settings.buy_drop == Decimal("0.04")
+    assert settings.sell_rise == Decimal("0.06")
+    assert (settings.exchange.profile, settings.exchange.rest_url) == ("us", "http://h:1")
+
+
+def test_a_decimal_of_a_file_keeps_every_digit(tmp_path: Path) -> None:
+    file = tmp_path / "bot.toml"
+    file.write_text("fraction = 0.100000000000000005551115123125\n")
+    assert str(load_settings({}, file, {}).fraction) == "0.100000000000000005551115123125"
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ({"fraction": "0"}, "fraction"),
+        ({"fraction": "1.5"}, "fraction"),
+        ({"fraction": "NaN"}, "fraction"),
+        ({"fraction": "1_0"}, "fraction"),
+        ({"fraction": "1e-2"}, "fraction"),
+        ({"buy_drop": "1"}, "buy_drop"),
+        ({"sell_rise": "0"}, "sell_rise"),
+        ({"fee": "-0.1"}, "fee"),
+        ({"cash": "0"}, "cash"),
+        ({"max_exposure": "0"}, "max_exposure"),
+        ({"symbols": "btcusdt"}, "symbols"),
+        ({"symbols": ""}, "symbols"),
+        ({"symbols": "BTCUSDT,BTCUSDT"}, "symbols"),
+        ({"interval": "7m"}, "interval"),
+        ({"mode": "dream"}, "mode"),
+        ({"exchange": {"profile": "eu"}}, "exchange.profile"),
+        ({"exchange": {"port": "1"}}, "exchange.port"),
+        ({"bot_id": "a b"}, "bot_id"),
+        ({"fracton": "0.1"}, "fracton"),
+    ],
+)
+def test_what_cannot_be_used_is_named_in_one_line(values: dict[str, object], names: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{names}") as caught:
+        load_settings(values, environment={})
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_variable_is_refused_and_strangers_are_not() -> None:
+    with pytest.raises(ConfigError, match="BOT_FRACTON"):
+        load_settings(environment={"BOT_FRACTON": "0.1"})
+    load_settings(environment={"PATH": "/bin", "ROBOT_X": "1"})
+
+
+@pytest.mark.parametrize("text", ["fraction = ", "[exchange", "\xff"])
+def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "bot.toml"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"bot\.toml"):
+        load_settings({}, file, {})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml"):
+        load_settings({}, tmp_path / "none.toml", {})
+
+
+def test_secrets_stand_in_no_file_and_in_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "bot.toml"
+    file.write_text('api_secret = "hush-hush"\n')
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, file, {})
+    assert "hush-hush" not in str(caught.value)
+    settings = load_settings({}, None, {"BOT_API_SECRET": "hush-hush", "BOT_API_KEY": "key-key"})
+    assert "hush-hush" not in repr(settings)
+    assert "key-key" not in f"{settings}"
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, None, {"BOT_API_SECRET__X": "hush-hush"})
+    assert "hush-hush" not in str(caught.value)
+
+
+def test_each_mode_has_its_own_directory() -> None:
+    assert load_settings({"mode": "paper"}, environment={}).directory == Path("data/paper")
+    assert load_settings({"mode": "paper", "data_dir": "x"}, environment={}).directory == Path("x")
