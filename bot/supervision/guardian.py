@@ -48,7 +48,7 @@ class Guardian:
     def _watch(self, supervisor: Incarnation) -> None:
         beats, since = -1, time.monotonic()
         while not self._done.wait(min(0.25, self._deadline_s / 4)):
-            if supervisor.thread is not None and not supervisor.thread.is_alive():
+            if supervisor.lost_thread() and supervisor.is_current():
                 self.escalate("the supervisor's thread vanished")
                 return
             now = time.monotonic()

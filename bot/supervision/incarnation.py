@@ -190,6 +190,13 @@ class Incarnation:
             if self.end("start", error, Fate.KEEP):
                 logger.error("%s was not made", self, exc_info=error)
 
+    def lost_thread(self) -> str | None:
+        """Return the name of a thread of this incarnation that ended without a word, if there is one."""
+        if self.thread is not None and not self.thread.is_alive():
+            return self.thread.name
+        lost = (owned.thread.name for owned in self.owned if not owned.finished and not owned.thread.is_alive())
+        return next(lost, None)
+
     def await_end(self) -> None:
         """Return when the epoch, which is over, has nothing going on any more.
 

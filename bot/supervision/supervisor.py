@@ -332,16 +332,16 @@ class Supervision:
             if child.stop_by is not None:
                 if now >= child.stop_by:
                     incarnation.end("stop", "not stopped in time", Fate.KEEP, outside=True, abandoned=True)
-            elif (thread := incarnation.thread) is not None and not thread.is_alive():
-                self._vanished(incarnation, f"thread {thread.name} vanished")
-            elif lost := [o for o in incarnation.owned if not o.finished and not o.thread.is_alive()]:
-                self._vanished(incarnation, f"thread {lost[0].thread.name} vanished")
-            else:
+            elif not self.look_for_loss(incarnation):
                 self._look_for_hang(child, incarnation, now)
 
-    def _vanished(self, incarnation: Incarnation, text: str) -> None:
-        logger.error("%s: %s", incarnation, text)
-        incarnation.end("vanish", text, Fate.BLAME, outside=True)
+    def look_for_loss(self, incarnation: Incarnation) -> bool:
+        """End the epoch and return True if a thread of `incarnation` ended without a word."""
+        lost = incarnation.lost_thread()
+        if lost is None or not incarnation.end("vanish", f"thread {lost} vanished", Fate.BLAME, outside=True):
+            return False
+        logger.error("%s: thread %s vanished", incarnation, lost)
+        return True
 
     def _look_for_hang(self, child: Child, incarnation: Incarnation, now: int) -> None:
         seat = incarnation.seat

@@ -108,7 +108,8 @@ class ActorSystem:
         supervisor = self._supervisor
         if supervisor is not None and supervisor.is_current():
             self._box.request_stop(supervisor.seat, drain=False)
-            if not supervisor.ended.wait(max(0.0, min(1.0, end - time.monotonic()))) and supervisor.end(
+            patience_s = 0.0 if supervisor.lost_thread() else max(0.0, min(1.0, end - time.monotonic()))
+            if not supervisor.ended.wait(patience_s) and supervisor.end(
                 "stop", "not stopped in time", Fate.DONE, outside=True, abandoned=True
             ):
                 abandoned.append(str(SUPERVISOR))
@@ -120,6 +121,9 @@ class ActorSystem:
     def _stop_child(self, child: Child, end: float) -> bool:
         deadline = min(end, time.monotonic() + child.spec.stop_deadline_ms / 1000)
         self._note_end(child)
+        if incarnation := child.alive():
+            self._supervision.look_for_loss(incarnation)
+            self._note_end(child)
         while True:
             incarnation = child.alive() or self._once_more(child, deadline)
             if incarnation is None:

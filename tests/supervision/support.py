@@ -172,6 +172,8 @@ class Scene:
             **options,
         )
 
+    system_name = Address("supervisor")
+
     def _escalate(self, reason: str) -> None:
         self.escalated.append(reason)
         self.escalation.set()
