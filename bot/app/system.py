@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,12 +29,14 @@ from bot.domain.kline import INTERVALS_MS
 from bot.domain.money import plain
 from bot.gateway import OrderGateway
 from bot.messages import Notice
-from bot.ports import Exchange, ExchangeUnavailable
+from bot.ports import Exchange, ExchangeError, ExchangeUnavailable
 from bot.simulator import SimulatedExchange, SimulatorConfig
 from bot.supervision import ActorSystem, Address, KillRefused, NotRunning
 
 STOP_DEADLINE_MS = 8_000
 """Of the ten seconds that a stop may take; the rest is for the embedded exchange and the files."""
+
+CLOCK_EVERY_S = 60.0
 
 
 class Urls(msgspec.Struct, frozen=True):
@@ -64,6 +67,7 @@ class BotSystem:
         self._journal: SqliteJournal | None = None
         self._control: ControlServer | None = None
         self._log = LocalLog()
+        self._stopping = threading.Event()
         self._system = ActorSystem(self._clock, lanes=LANES, on_event=self._on_event, on_escalate=self._on_escalate)
 
     def start(self) -> None:
@@ -109,6 +113,8 @@ class BotSystem:
             window = settings.exchange.recv_window_ms
             exchange = BinanceExchange(urls.trading_rest, self._clock, key, secret, window)
             rules = _reached(lambda: exchange.rules(settings.symbols), urls.trading_rest, self._clock)
+        _reached(history.now_ms, urls.market_rest, self._clock)
+        threading.Thread(target=self._keep_time, args=(history,), name="exchange-clock", daemon=True).start()
         quote_asset = one_quote_asset(rules)
         self._journal.set_note(RULES_NOTE, encode_rules(rules))
         if self._journal.get_note(START_CASH_NOTE) is None:
@@ -142,6 +148,7 @@ class BotSystem:
 
     def stop(self) -> tuple[str, ...]:
         """Stop feeds first and persistence last; return the actors that would not stop. Safe to call again."""
+        self._stopping.set()
         if self._control is not None:
             self._control.close()
         abandoned = self._system.stop(STOP_DEADLINE_MS)
@@ -181,6 +188,12 @@ class BotSystem:
             max_gap_ms=settings.max_gap * INTERVALS_MS[settings.interval],
             max_age_ms=settings.max_age * 1000,
         )
+
+    def _keep_time(self, history: BinanceMarketHistory) -> None:
+        """Have the exchange's clock measured now and then, off the path of every kline."""
+        while not self._stopping.wait(CLOCK_EVERY_S):
+            with suppress(ExchangeError):
+                history.now_ms()
 
     def _on_request(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         command = request["command"]

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from bot.cli.tables import klines_table, status_table, trades_table, wallet_table
 from rich.console import Console
 
 from bot.adapters.sqlite import SqliteStore
 from bot.app.control import ControlError, ask
 from bot.app.data_directory import DataDirectory, DataDirectoryError
 from bot.app.snapshot import stored_snapshot
+from bot.cli.tables import klines_table, status_table, trades_table, wallet_table
 from bot.config import load_settings
 from bot.domain.kline import Kline, kline_key
 from bot.domain.money import plain

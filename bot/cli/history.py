@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from bot.cli.tables import report_table
-from bot.research.plot import write_plot
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -19,10 +17,12 @@ from bot.app.replay import ReplayPlan, run_replay
 from bot.app.trading import offline_rules, sizing_parameters, strategy_of
 from bot.cli.logs import log_to_error
 from bot.cli.run import stopped_by_signals
+from bot.cli.tables import report_table
 from bot.config import ConfigError, Settings, load_settings
 from bot.domain.filters import SymbolRules
 from bot.research.backtest import run_backtest
 from bot.research.files import Series, interval_ms, read_series
+from bot.research.plot import write_plot
 from bot.research.report import RunReport
 
 FLAGS = (
@@ -116,6 +116,12 @@ def _speed(text: str) -> Decimal | None:
 
 
 def _show(report: RunReport, settings: Settings, as_json: bool) -> None:
+    other = "closed" if settings.compare_on == "message" else "message"
+    print(
+        f"compare_on = {settings.compare_on}: each row is one finished candle, so {other} gives the same here; "
+        "a live feed sends about thirty messages a candle",
+        file=sys.stderr,
+    )
     if as_json:
         print(json.dumps(report.as_json()))
     else:

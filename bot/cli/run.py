@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 import structlog
-from bot.cli.view import LiveView, summary
 
 from bot.app.snapshot import Snapshot
 from bot.app.system import BotSystem
 from bot.cli.logs import log_to_file, log_to_output
+from bot.cli.view import LiveView, summary
 from bot.config import ConfigError, Mode, Settings, load_settings
 from bot.domain.money import plain
 
@@ -41,12 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
         log_to_file(settings.directory / "bulkhead.log")
     else:
         log_to_output()
-    log = structlog.get_logger().bind(mode=settings.mode.value)
-    log.info("comparing", rule=settings.compare_on, meaning=_compare_line(settings))
     system = BotSystem(settings, allow_chaos=arguments.allow_chaos)
     began = time.monotonic()
     with stopped_by_signals() as stop:
         system.start()
+        if settings.mode is not Mode.DEMO:
+            print(f"compare_on = {settings.compare_on}: {_compare_line(settings)}", file=sys.stderr)
         try:
             if arguments.seconds is not None:
                 _stop_after(stop, arguments.seconds)
@@ -83,8 +83,8 @@ def _refuse_unready(settings: Settings, yes_real_money: bool) -> None:
 
 def _compare_line(settings: Settings) -> str:
     if settings.compare_on == "message":
-        return "every kline update counts, about thirty a candle; compare_on = closed would count closed candles only"
-    return "only closed candles count, one an interval; compare_on = message would count every update"
+        return "every kline update counts, about thirty a candle; closed would count finished candles only"
+    return "only finished candles count, one an interval; message would count every update, about thirty a candle"
 
 
 def _show_until(system: BotSystem, stop: threading.Event, on_terminal: bool) -> None:
