@@ -55,8 +55,8 @@ def page(report: RunReport, fee: Decimal) -> str:
     return f"""<!doctype html>
 <html lang="en">
 <head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta charset="utf-8"/>
+<meta name="viewport" content="width=device-width, initial-scale=1"/>
 <title>{symbols}: equity of a run over history</title>
 <style>{_STYLE}</style>
 </head>
