@@ -24,7 +24,8 @@ class Position(msgspec.Struct, frozen=True):
         """Return the position once `fill` is booked. A commission in a third asset changes neither side."""
         quantity, average = self.quantity, self.average_price
         if fill.side is Side.BUY:
-            average = mean_price(average, quantity, fill.quote_quantity, fill.quantity)
+            # Below zero while a SELL's fill came before the BUY's: what is short has no price.
+            average = mean_price(average, max(quantity, ZERO), fill.quote_quantity, fill.quantity)
             quantity = add(quantity, fill.quantity)
         else:
             quantity = subtract(quantity, fill.quantity)

@@ -21,7 +21,7 @@ class Signal(msgspec.Struct, frozen=True):
 
 
 class Strategy(Protocol):
-    """One instance serves any number of symbols: it is deterministic and keeps all it remembers in the state it returns.
+    """One instance serves any number of symbols: deterministic, it keeps all it remembers in the state it returns.
 
     The class is called with the configuration's strategy parameters as keyword arguments of Decimal values.
     """

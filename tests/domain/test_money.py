@@ -59,9 +59,12 @@ def test_floor_quotient_to_step_beside_a_whole_number_of_steps(price, step, step
     assert floor_quotient_to_step(amount, price, step) == multiply(step, Decimal(expected))
 
 
-def test_a_budget_of_29_nines_buys_no_whole_coin():
-    assert floor_quotient_to_step(Decimal("0." + "9" * 29), Decimal(1), Decimal(1)) == 0
-    assert floor_to_step(Decimal("0." + "9" * 29), Decimal(1)) == 0
+@pytest.mark.parametrize("nines", [29, 130])
+def test_a_budget_of_nines_buys_no_whole_coin(nines):
+    """One digit more than a context holds, and a quotient rounds up to the next coin."""
+    budget = Decimal("0." + "9" * nines)
+    assert floor_quotient_to_step(budget, Decimal(1), Decimal(1)) == 0
+    assert floor_to_step(budget, Decimal(1)) == 0
 
 
 @given(AMOUNTS, STEPS)

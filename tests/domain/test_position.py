@@ -80,3 +80,10 @@ def test_a_quote_quantity_of_more_than_28_digits_is_not_rounded():
     assert len(exact.as_tuple().digits) > 28
     assert quote_change(fill, "USDT").copy_negate() == exact
     assert after(fill).net_quote.copy_negate() == exact
+
+
+@pytest.mark.parametrize(("bought", "left"), [("1", "0"), ("1.5", "0.5"), ("0.5", "-0.5")])
+def test_a_sell_that_is_told_before_its_buy(bought, left):
+    position = after(a_fill("SELL", "1", "110"), a_fill("BUY", bought, "100"))
+    assert position.quantity == Decimal(left)
+    assert position.average_price == (100 if position.quantity else 0)

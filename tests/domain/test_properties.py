@@ -361,11 +361,12 @@ def in_a_thread(context, work):
 @pytest.mark.parametrize(
     "context",
     [
+        Context(prec=2),
         Context(prec=5),
         Context(prec=5, traps=[Inexact, Rounded, InvalidOperation]),
         Context(prec=200, Emax=10, Emin=-10, traps=[]),
     ],
-    ids=["5 digits", "5 digits, trapped", "small exponents"],
+    ids=["2-digits", "5-digits", "5-digits-trapped", "small-exponents"],
 )
 @settings(max_examples=60)
 @given(walks(), RUNS)
