@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, text, command in (
         ("backtest", "the trading rule over kline files, without actors, at full speed", ("history", "backtest")),
-        ("replay", "kline files through the real actors", ("history", "replay")),
+        ("replay", "kline files through the real actors", ("replay", "replay")),
     ):
         one = _command(commands, name, text, command)
         one.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".csv, .csv.gz, .zip or .parquet")

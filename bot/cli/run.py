@@ -1,20 +1,16 @@
 """`run`: the bot until a signal, a time or a failure ends it; a live view on a terminal, log lines elsewhere."""
 
 import argparse
-import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
 import structlog
 
 from bot.app.snapshot import Snapshot
 from bot.app.system import BotSystem
 from bot.cli.logs import log_to_file, log_to_output
+from bot.cli.signals import stopped_by_signals
 from bot.cli.view import LiveView, summary
 from bot.config import ConfigError, Mode, Settings, load_settings
 from bot.domain.money import plain
@@ -123,21 +119,3 @@ def _stop_after(stop: threading.Event, seconds: float) -> None:
     timer = threading.Timer(seconds, stop.set)
     timer.daemon = True
     timer.start()
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
-    """Yield an event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
-    stop = threading.Event()
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
-        stop.set()
-
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -5,7 +5,7 @@ import json
 import sys
 from decimal import Decimal, InvalidOperation
 
-from bot.cli.run import stopped_by_signals
+from bot.cli.signals import stopped_by_signals
 from bot.config import ConfigError, load_settings
 from bot.simulator import SimulatedExchange, SimulatorConfig
 
