@@ -113,7 +113,7 @@ unknown = st.one_of(st.just(""), numbers)
 @st.composite
 def klines(draw: st.DrawFn, minutes: int = 30) -> list[str]:
     began = START + 60_000 * draw(st.integers(0, minutes))
-    ended = draw(st.sampled_from(["", str(began + 59_999), str(began + 30_000)]))
+    ended = draw(st.sampled_from(["", str(began + 59_999), str(began + 200_000)]))
     micros = draw(st.booleans())
     times = [f"{began}{'123' * micros}", f"{ended}{'999' * micros}" if ended else ""]
     return [
@@ -402,7 +402,8 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
     text=st.one_of(st.text("0123456789.eE+- _", max_size=8), numbers, st.from_regex(r"[0-9]{1,22}", fullmatch=True)),
 )
 def test_the_quick_and_the_thorough_parser_agree(tmp_path: Path, column: str, text: str) -> None:
-    row = a_row(**{column: text})
+    row = a_row()
+    row[COLUMNS.index(column)] = text
     outcomes = []
     for content in (",".join(row), ",".join(f'"{value}"' for value in row)):
         path = write(tmp_path / "BTCUSDT-1m.csv", content)
@@ -430,10 +431,11 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(
         data[at % len(data)] = value
     path = write(tmp_path / f"BTCUSDT-1m{suffix}", bytes(data))
     try:
+        said = ""
         assert read_one(path).rows
     except FileError as error:
-        assert str(error).startswith(f"{path}:")
-        assert str(error).isprintable()
+        said = str(error)
+    assert not said or (said.startswith(f"{path}:") and said.isprintable())
 
 
 @pytest.mark.parametrize(
