@@ -42,10 +42,12 @@ def percent(part: Decimal, whole: Decimal) -> str:
 
 
 def price(value: Decimal | None) -> str:
-    """Write a price with two decimals from 100 up, and with at least four significant digits below."""
+    """Write a price: two decimals from 100 up, four from 1 up, else at least five and four significant digits."""
     if value is None:
         return "-"
-    decimals = 2 if abs(value) >= 100 or not value else min(12, max(4, 3 - value.adjusted()))
+    if not value or abs(value) >= 100:
+        return format(value, ",.2f")
+    decimals = 4 if abs(value) >= 1 else min(12, max(5, 3 - value.adjusted()))
     return format(value, f",.{decimals}f")
 
 
