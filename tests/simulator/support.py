@@ -189,9 +189,9 @@ class Socket:
 
 
 @contextmanager
-def running(profile: Profile | None = None, **config: Any) -> Any:
+def running(profile: Profile | None = None, profile_name: str = "com", **config: Any) -> Any:
     """Start an exchange that updates often, yield a client, stop it."""
-    exchange = SimulatedExchange(SimulatorConfig(**{"seed": 7, "interval_ms": 40, **config}), profile=profile)
+    exchange = SimulatedExchange(SimulatorConfig(**{"seed": 7, "interval_ms": 40, "profile": profile_name, **config}), profile=profile)
     try:
         yield LiveClient(exchange.start())
     finally:
