@@ -9,8 +9,9 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from bot.domain.kline import Kline
-from bot.domain.ledger import TradingDay
+from bot.domain.ledger import Reservation, TradingDay
 from bot.domain.money import ZERO
+from bot.domain.order import OrderIntent
 from bot.domain.position import Position
 from bot.domain.strategy import Signal
 
@@ -38,7 +39,8 @@ class TraderMemory(msgspec.Struct, frozen=True):
     """What a trader knows after a message: where the next incarnation goes on.
 
     `last` is the last kline taken, `close` the last one that counted, `previous_close` the one before it. `pending`
-    and `waiting` are set while an order is under way. `gaps`, `stale`, `in_doubt` and `dropped` count messages.
+    and `waiting` are set while an order is under way. `doubts` are the orders of unknown fate, and those whose end may
+    not have been told yet. `gaps`, `stale` and `dropped` count messages.
     """
 
     last: Kline | None = None
@@ -48,6 +50,7 @@ class TraderMemory(msgspec.Struct, frozen=True):
     position: Position = Position()
     pending: Pending | None = None
     waiting: tuple[Kline, ...] = ()
+    doubts: tuple[OrderIntent, ...] = ()
     taken: int = 0
     dropped: int = 0
     gaps: int = 0
@@ -55,19 +58,26 @@ class TraderMemory(msgspec.Struct, frozen=True):
 
 
 class FeedMemory(msgspec.Struct, frozen=True):
-    """The last kline that a feed passed on, how many it passed, and how many were not newer or not its own."""
+    """The last kline that a feed passed on, how many it passed, and how many were not newer or not its own.
+
+    `connections` counts those of all incarnations, so that a number never comes twice. `is_whole` says that nothing is
+    missing between `last` and the klines that wait.
+    """
 
     last: Kline | None = None
     passed: int = 0
     dropped: int = 0
     connected: bool = False
+    connections: int = 0
+    is_whole: bool = True
 
 
 class PortfolioMemory(msgspec.Struct, frozen=True):
-    """The wallet as last booked, in the quote asset, and the trading day's limit."""
+    """The wallet as last booked, in the quote asset, what is set aside in it by order, and the trading day's limit."""
 
     cash: Decimal = ZERO
     free_cash: Decimal = ZERO
     start_cash: Decimal = ZERO
     day: TradingDay = TradingDay()
     disk_low: bool = False
+    reservations: tuple[tuple[str, Reservation], ...] = ()

@@ -1,5 +1,6 @@
 """FeedActor: one symbol's klines, each exactly once and in order, from a live stream and from REST where it broke."""
 
+import threading
 from collections.abc import Callable
 
 import msgspec
@@ -22,6 +23,29 @@ class FeedSettings(msgspec.Struct, frozen=True):
     max_backoff_ms: int = 10_000
     watch_ms: int = 1_000
     held_bound: int = 5_000
+
+
+class _Line:
+    """One attempt at a stream. Given up while it was still being opened, it is closed as soon as it is open."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.is_given_up = False
+        self._connection: KlineConnection | None = None
+        self._lock = threading.Lock()
+
+    def opened(self, connection: KlineConnection) -> bool:
+        """Take the open connection; False if nobody wants it any more."""
+        with self._lock:
+            self._connection = connection
+            return not self.is_given_up
+
+    def give_up(self) -> None:
+        with self._lock:
+            self.is_given_up = True
+            connection = self._connection
+        if connection is not None:
+            connection.close()
 
 
 class FeedActor(Actor):
@@ -47,8 +71,7 @@ class FeedActor(Actor):
         self._stream = stream
         self._history = history
         self._last_stored = last_stored
-        self._connection = 0
-        self._open: KlineConnection | None = None
+        self._line: _Line | None = None
         self._backoff_ms = settings.min_backoff_ms
         self._filling = False
         self._held: list[Kline] = []
@@ -78,25 +101,28 @@ class FeedActor(Actor):
         self._close()
 
     def _on_connect(self, _: Connect) -> None:
-        self._connection += 1
-        number = self._connection
-        self._heard_ms = self.context.clock.monotonic_ms()
-        self.context.spawn_thread(f"reader-{number}", lambda: self._read(number))
+        if self._line is not None:
+            return
+        line = _Line(self._cell.value.connections + 1)
+        self._remember(connections=line.number)
+        self._line = line
+        self.context.spawn_thread(f"reader-{line.number}", lambda: self._read(line))
 
-    def _read(self, number: int) -> None:
-        """Read one connection to its end. Runs on a thread of its own and touches nothing but messages."""
-        symbol, clock, tell = self._settings.symbol, self.context.clock, self.context.tell
+    def _read(self, line: _Line) -> None:
+        """Read one connection to its end. Runs on a thread of its own and touches nothing but messages and its line."""
+        symbol, number = self._settings.symbol, line.number
+        clock, tell = self.context.clock, self.context.tell
         assert self._stream is not None
         try:
             connection = self._stream.connect(symbol, self._settings.interval)
         except StreamClosed as error:
             tell(self.context.address, StreamDown(symbol, number, str(error), clock.now_ms()))
             return
-        self._open = connection
         reason = "the feed stopped"
         try:
-            tell(self.context.address, StreamUp(symbol, number, clock.now_ms()))
-            while self.context.is_current():
+            if line.opened(connection):
+                tell(self.context.address, StreamUp(symbol, number, clock.now_ms()))
+            while self.context.is_current() and not line.is_given_up:
                 kline = connection.receive()
                 if kline is not None and not tell(self.context.address, kline):
                     reason = "no room for more klines"
@@ -105,21 +131,27 @@ class FeedActor(Actor):
             reason = str(error)
         finally:
             connection.close()
-        if self.context.is_current():
+        if self.context.is_current() and not line.is_given_up:
             tell(self.context.address, StreamDown(symbol, number, reason, clock.now_ms()))
 
     def _on_up(self, up: StreamUp) -> None:
-        if up.connection != self._connection:
+        line = self._line
+        if line is None or up.connection != line.number:
             return
         self.context.tell(addresses.MONITOR, up)
-        self._remember(connected=True)
-        if self._cell.value.last is not None:
-            self._fill()
+        self._heard_ms = self.context.clock.monotonic_ms()
+        last, history = self._cell.value.last, self._history
+        if last is None or history is None:
+            self._remember(connected=True, is_whole=True)
+        else:
+            self._remember(connected=True, is_whole=False)
+            self._fill(history, last, line.number)
 
     def _on_down(self, down: StreamDown) -> None:
-        if down.connection != self._connection:
+        if self._line is None or down.connection != self._line.number:
             return
-        self._open = None
+        self._line.give_up()
+        self._line = None
         self._filling = False
         self._held.clear()
         self._remember(connected=False)
@@ -127,12 +159,9 @@ class FeedActor(Actor):
         self.context.after(self._backoff_ms, Connect())
         self._backoff_ms = min(self._settings.max_backoff_ms, self._backoff_ms * 2)
 
-    def _fill(self) -> None:
-        last = self._cell.value.last
-        if last is None or self._history is None:
-            return
+    def _fill(self, history: MarketHistory, last: Kline, number: int) -> None:
         self._filling = True
-        history, number, settings = self._history, self._connection, self._settings
+        settings = self._settings
         start = last.open_time + 1 if last.is_closed else last.open_time
 
         def fetch() -> None:
@@ -147,7 +176,7 @@ class FeedActor(Actor):
         self.context.spawn_thread(f"history-{number}", fetch)
 
     def _on_backfilled(self, backfilled: Backfilled) -> None:
-        if backfilled.connection != self._connection or not self._filling:
+        if self._line is None or backfilled.connection != self._line.number or not self._filling:
             return
         if backfilled.error:
             self._notice("warning", f"klines missed by {self._settings.symbol} not fetched yet: {backfilled.error}")
@@ -158,17 +187,20 @@ class FeedActor(Actor):
         for kline in (*backfilled.klines, *held):
             if not self._pass_on(kline):
                 return
+        self._remember(is_whole=True)
         self._backoff_ms = self._settings.min_backoff_ms
 
     def _on_kline(self, kline: Kline) -> None:
         self._heard_ms = self.context.clock.monotonic_ms()
-        if not self._filling:
-            if self._pass_on(kline):
-                self._backoff_ms = self._settings.min_backoff_ms
-        elif len(self._held) < self._settings.held_bound:
-            self._held.append(kline)
-        else:
-            self._give_way("missed klines take too long to come")
+        if self._filling:
+            if len(self._held) < self._settings.held_bound:
+                self._held.append(kline)
+            else:
+                self._give_way("missed klines take too long to come")
+        # Otherwise it came by a connection that was given up, and something before it has not been passed on: the next
+        # connection fetches both.
+        elif self._cell.value.is_whole and self._pass_on(kline) and self._line is not None:
+            self._backoff_ms = self._settings.min_backoff_ms
 
     def _pass_on(self, kline: Kline) -> bool:
         """Give a kline to trader and bridge; False where one of them has no room and the stream had to close."""
@@ -185,11 +217,13 @@ class FeedActor(Actor):
         return True
 
     def _give_way(self, reason: str) -> None:
-        """End this connection; the next one fetches what was not passed on."""
-        self._close()
-        if self._stream is not None:
-            self._on_down(StreamDown(self._settings.symbol, self._connection, reason, self.context.clock.now_ms()))
-            self._connection += 1
+        """End this connection, if there is one; the next one fetches what was not passed on."""
+        if self._stream is None:
+            raise RuntimeError(f"an injected kline was not passed on: {reason}")
+        self._remember(is_whole=False)
+        if self._line is not None:
+            now = self.context.clock.now_ms()
+            self._on_down(StreamDown(self._settings.symbol, self._line.number, reason, now))
 
     def _on_watch(self, _: Watch) -> None:
         self.context.after(self._settings.watch_ms, Watch())
@@ -198,9 +232,9 @@ class FeedActor(Actor):
             self._give_way(f"no kline for {silent_ms // 1000} s")
 
     def _close(self) -> None:
-        connection = self._open
-        if connection is not None:
-            connection.close()
+        line = self._line
+        if line is not None:
+            line.give_up()
 
     def _remember(self, **changes: object) -> None:
         value = msgspec.structs.replace(self._cell.value, **changes)
