@@ -16,7 +16,6 @@ from bot.ports import (
     ExchangeError,
     HaltSwitch,
     JournalEntry,
-    OrderInDoubt,
     OrderJournal,
     OrderNotSent,
     OrderRejected,
@@ -55,6 +54,7 @@ class OrderGateway:
         self._journal = journal
         self._halt = halt
         self._doubted_at: dict[str, int] = {}
+        self._leaving: set[str] = set()
         self._lock = threading.Lock()
 
     def known(self, client_order_id: str) -> JournalEntry | None:
@@ -66,8 +66,24 @@ class OrderGateway:
 
         Raises Fenced, and sends nothing, if the caller's epoch is over.
         """
-        if not fence.run_fenced(lambda: self._journal.record(intent)):
+        with self._lock:
+            if intent.client_order_id in self._leaving:
+                return Unsettled(intent, "it is being sent right now")
+            self._leaving.add(intent.client_order_id)
+        try:
+            is_new = fence.run_fenced(lambda: self._journal.record(intent))
+            outcome = self._send(intent, fence) if is_new else None
+        finally:
+            with self._lock:
+                self._leaving.discard(intent.client_order_id)
+        if outcome is None:
             return self.resolve(intent.client_order_id)
+        if isinstance(outcome, Unsettled):
+            # Not before: whatever moment the request was signed at, it is past.
+            self._doubt(intent)
+        return outcome
+
+    def _send(self, intent: OrderIntent, fence: Fence) -> Settled | Unsettled:
         reason = fence.run_fenced(self._halt.halted)
         if reason is not None:
             return self._settle(intent, OrderStatus.NOT_PLACED, f"halted: {reason}")
@@ -77,8 +93,8 @@ class OrderGateway:
             return self._settle(intent, OrderStatus.NOT_PLACED, str(error))
         except OrderRejected as error:
             return self._settle(intent, OrderStatus.REJECTED, str(error))
-        except OrderInDoubt as error:
-            self._doubt(intent)
+        except ExchangeError as error:
+            # In doubt, or an error that the port does not name here: the order may have reached the exchange.
             return Unsettled(intent, str(error))
         return self._take(intent, report)
 
@@ -94,7 +110,10 @@ class OrderGateway:
             return Settled(entry.intent, entry.status, entry.fills)
         intent = entry.intent
         try:
-            since = self._doubt(intent)
+            with self._lock:
+                is_leaving = client_order_id in self._leaving
+            # A thread whose epoch is over may still be about to send it: then no window has begun yet.
+            since = None if is_leaving else self._doubt(intent)
             # Read before the question: only an answer given after the window says that nothing can come any more.
             closed = since is not None and self._exchange.now_ms() > since + self._exchange.acceptance_window_ms
             report = self._exchange.find(intent)
@@ -121,7 +140,6 @@ class OrderGateway:
 
     def _take(self, intent: OrderIntent, report: OrderReport) -> Settled | Unsettled:
         if not report.status.is_final:
-            self._doubt(intent)
             return Unsettled(intent, f"the exchange says {report.status.value}")
         self._journal.settle(report)
         with self._lock:
