@@ -89,21 +89,24 @@ class TraderActor(Actor):
     def started(self) -> None:
         self.context.set_state("recovering")
         self._memory = self._cell.value
-        stored = self._store.trade_ids(self._settings.symbol)
-        position, last_intent = Position(), None
-        for entry in self._journal.settled(self._settings.symbol):
-            last_intent = entry.intent
+        symbol = self._settings.symbol
+        stored = self._store.trade_ids(symbol)
+        # Asked first: an order that is settled meanwhile, by a thread of the last incarnation, is then in both.
+        unresolved = [entry.intent for entry in self._journal.unresolved(symbol)]
+        position, intents = Position(), unresolved.copy()
+        for entry in self._journal.settled(symbol):
+            intents.append(entry.intent)
             self._booked.add(entry.intent.client_order_id)
             for fill in entry.fills:
                 position = position.after(fill, self._rules)
             if entry.fills and entry.intent.client_order_id not in stored:
                 self._tell_trade(entry.intent, entry.fills)
         self._change(position=position)
-        for entry in self._journal.unresolved(self._settings.symbol):
-            last_intent = entry.intent
-            self._doubts[entry.intent.client_order_id] = entry.intent
+        self._doubts = {intent.client_order_id: intent for intent in (*self._memory.doubts, *unresolved)}
         if self._memory.last is None:
-            self._warm_up(last_intent)
+            self._warm_up(max(intents, key=lambda intent: intent.event_time, default=None))
+        # Before any of them is settled: whoever dies between settling and telling leaves the telling to the next one.
+        self._save()
         self._on_resolve(ResolveOrders())
         if self._memory.pending is not None:
             self._propose(self._memory.pending)
@@ -119,6 +122,10 @@ class TraderActor(Actor):
             kline, *rest = self._memory.waiting
             self._change(waiting=tuple(rest))
             self._take(kline)
+        self._save()
+
+    def _save(self) -> None:
+        self._change(doubts=tuple(self._doubts.values()))
         memory = self._memory
         self.context.run_fenced(lambda: setattr(self._cell, "value", memory))
 
@@ -248,8 +255,8 @@ class TraderActor(Actor):
         for order_id in list(self._doubts):
             outcome = self._gateway.resolve(order_id)
             if isinstance(outcome, Settled):
-                del self._doubts[order_id]
                 self._book(outcome)
+                del self._doubts[order_id]
         if self._doubts:
             self.context.after(self._settings.resolve_ms, ResolveOrders())
         else:
@@ -320,11 +327,12 @@ class TraderActor(Actor):
 def _kline_of(intent: OrderIntent, last: Kline | None) -> Kline:
     """Return the kline that decided an order, as far as its intent remembers it."""
     interval = last.interval if last is not None else ""
+    length = last.close_time - last.open_time if last is not None else None
     return Kline(
         symbol=intent.symbol,
         interval=interval,
         open_time=intent.open_time,
-        close_time=intent.event_time,
+        close_time=intent.event_time if length is None else intent.open_time + length,
         event_time=intent.event_time,
         open=intent.close,
         high=intent.close,
@@ -332,5 +340,5 @@ def _kline_of(intent: OrderIntent, last: Kline | None) -> Kline:
         close=intent.close,
         volume=ZERO,
         quote_volume=None,
-        is_closed=False,
+        is_closed=length is not None and intent.event_time == intent.open_time + length,
     )
