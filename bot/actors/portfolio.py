@@ -35,7 +35,7 @@ class PortfolioActor(Actor):
         journal: OrderJournal,
         memory: Cell[PortfolioMemory],
         traders: Mapping[str, Cell[TraderMemory]],
-        last_stored: Callable[[str], Kline | None],
+        last_counted: Callable[[str], Kline | None],
     ) -> None:
         super().__init__(context)
         self._parameters = parameters
@@ -43,7 +43,7 @@ class PortfolioActor(Actor):
         self._journal = journal
         self._cell = memory
         self._traders = traders
-        self._last_stored = last_stored
+        self._last_counted = last_counted
         self._start_cash = Decimal(0)
         self._disk_low = False
         self._ledger = Ledger(self._start_cash, rules)
@@ -61,19 +61,24 @@ class PortfolioActor(Actor):
         self._start_cash = Decimal(noted)
         self._disk_low = self._cell.value.disk_low
         ledger = Ledger(self._start_cash, self._rules, self._parameters.limits.max_daily_loss)
-        for entry in self._journal.settled():
-            for fill in entry.fills:
-                ledger.book(fill, entry.intent.event_time)
+        # Reserved money that no intent tells of yet: its answer is on the way to a trader, or in its hands.
+        for order_id, reservation in self._cell.value.reservations:
+            ledger.reserve(order_id, reservation)
+        # Asked before the settled ones: an order that is settled meanwhile is then in both, not in neither.
         for entry in self._journal.unresolved():
             intent = entry.intent
             ledger.reserve(
                 intent.client_order_id,
                 Reservation(intent.symbol, intent.side, intent.quantity, intent.quote_reserved),
             )
+        for entry in self._journal.settled():
+            for fill in entry.fills:
+                ledger.book(fill, entry.intent.event_time)
+            ledger.release(entry.intent.client_order_id)
         for symbol in self._rules:
             cell = self._traders.get(symbol)
             close = cell.value.close if cell is not None else None
-            stored = self._last_stored(symbol) if close is None else None
+            stored = self._last_counted(symbol) if close is None else None
             close = stored.close if stored is not None else close
             if close is not None:
                 ledger.marks[symbol] = close
@@ -133,5 +138,12 @@ class PortfolioActor(Actor):
 
     def _keep(self) -> None:
         ledger = self._ledger
-        memory = PortfolioMemory(ledger.cash, ledger.free_cash(), self._start_cash, ledger.day, self._disk_low)
+        memory = PortfolioMemory(
+            cash=ledger.cash,
+            free_cash=ledger.free_cash(),
+            start_cash=self._start_cash,
+            day=ledger.day,
+            disk_low=self._disk_low,
+            reservations=tuple(ledger.reservations.items()),
+        )
         self.context.run_fenced(lambda: setattr(self._cell, "value", memory))

@@ -94,8 +94,14 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
     """Return the children in dependency order."""
     memories, store = parts.memories, parts.store
 
+    only_closed = {settings.symbol for settings in parts.traders if settings.only_closed}
+
     def last_stored(symbol: str) -> Kline | None:
         klines = store.last_klines(symbol, 1)
+        return klines[0] if klines else None
+
+    def last_counted(symbol: str) -> Kline | None:
+        klines = store.last_klines(symbol, 1, symbol in only_closed)
         return klines[0] if klines else None
 
     def monitor(context: Context) -> MonitorActor:
@@ -109,7 +115,7 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
 
     def portfolio(context: Context) -> PortfolioActor:
         return PortfolioActor(
-            context, parts.sizing, parts.rules, parts.journal, memories.portfolio, memories.traders, last_stored
+            context, parts.sizing, parts.rules, parts.journal, memories.portfolio, memories.traders, last_counted
         )
 
     def trader(settings: TraderSettings) -> Callable[[Context], TraderActor]:
