@@ -36,6 +36,11 @@ class KafkaBridgeActor(Actor):
     def handle(self, message: object) -> None:
         self._handlers[type(message)](message)
 
+    def stopped(self) -> None:
+        # Persistence stops after the bridge and writes what it has then: nobody will ask for the rest later.
+        while self._send_batch():
+            pass
+
     def _on_entry(self, entry: Kline | Trade) -> None:
         self._log.append(entry)
         self._send()
@@ -49,8 +54,12 @@ class KafkaBridgeActor(Actor):
         self._send()
 
     def _send(self) -> None:
-        if self._sent > self._log.released:
-            return
+        if self._sent <= self._log.released:
+            self._send_batch()
+
+    def _send_batch(self) -> bool:
         upto, entries = self._log.read(self._sent, BATCH)
-        if entries and self.context.tell(addresses.PERSISTENCE, LogEntries(upto, entries)):
-            self._sent = upto
+        if not entries or not self.context.tell(addresses.PERSISTENCE, LogEntries(upto, entries)):
+            return False
+        self._sent = upto
+        return True

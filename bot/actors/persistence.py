@@ -48,7 +48,7 @@ class PersistenceActor(Actor):
         self._upto = 0
         self._flush_due = False
         self._failing = False
-        self._disk_low = False
+        self._disk_low: bool | None = None
         self._pruned_ms = -settings.prune_every_ms
         self._handlers: dict[type, Callable[..., None]] = {
             LogEntries: self._on_entries,
@@ -111,11 +111,12 @@ class PersistenceActor(Actor):
         free = self._free_bytes()
         is_low = free < self._settings.min_free_bytes
         if is_low != self._disk_low:
-            self._disk_low = is_low
+            before, self._disk_low = self._disk_low, is_low
+            # Told by every incarnation: it cannot know what the last one said.
             self.context.tell(addresses.PORTFOLIO, DiskSpace(free, is_low))
             if is_low:
                 self._notice("error", f"only {free // 1_000_000} MB of disk are free: no entries until there is more")
-            else:
+            elif before is not None:
                 self._notice("info", "there is disk space again: entries are allowed")
         now = self.context.clock.monotonic_ms()
         if now - self._pruned_ms >= self._settings.prune_every_ms:
