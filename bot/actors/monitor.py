@@ -41,6 +41,8 @@ class MonitorMemory(msgspec.Struct, frozen=True):
     notices: tuple[Notice, ...] = ()
     trade_count: int = 0
     skipped: tuple[tuple[str, int], ...] = ()
+    heard: tuple[tuple[str, str], ...] = ()
+    """What was last told of which order: a trader that was restarted tells it again, and it counts once."""
 
 
 class MonitorActor(Actor):
@@ -69,6 +71,8 @@ class MonitorActor(Actor):
         self._handlers[type(message)](message)
 
     def _on_trade(self, trade: Trade) -> None:
+        if self._is_heard(trade.client_order_id, "TRADE"):
+            return
         memory = self._cell.value
         self._keep(trades=(*memory.trades, trade)[-KEPT:], trade_count=memory.trade_count + 1)
         self._log.info(
@@ -84,10 +88,21 @@ class MonitorActor(Actor):
         )
 
     def _on_skipped(self, skipped: Skipped) -> None:
+        if self._is_heard(skipped.client_order_id, skipped.name):
+            return
         self._refuse(skipped.symbol, skipped.side.value, skipped.name, skipped.detail, skipped.event_time)
 
     def _on_ended(self, ended: OrderEnded) -> None:
+        if self._is_heard(ended.client_order_id, ended.status):
+            return
         self._refuse(ended.symbol, "order", ended.status, ended.detail, ended.event_time)
+
+    def _is_heard(self, client_order_id: str, what: str) -> bool:
+        heard = self._cell.value.heard
+        if (client_order_id, what) in heard:
+            return True
+        self._keep(heard=(*heard, (client_order_id, what))[-KEPT:])
+        return False
 
     def _refuse(self, symbol: str, side: str, name: str, detail: str, event_time: int) -> None:
         memory = self._cell.value
