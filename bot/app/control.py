@@ -61,12 +61,13 @@ class ControlServer:
 
     def _answer(self, line: bytes) -> bytes:
         try:
-            answer = dict(self._handler(json.loads(line)))
+            return json.dumps(dict(self._handler(json.loads(line)))).encode() + b"\n"
         except ControlError as error:
-            answer = {"error": str(error)}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            answer = {"error": f"not a request: {error}"}
-        return json.dumps(answer).encode() + b"\n"
+            text = str(error)
+        except Exception as error:
+            # Whatever the handler does not bear: the next request must find somebody to answer it.
+            text = f"not a request: {type(error).__name__}: {error}"
+        return json.dumps({"error": text}).encode() + b"\n"
 
 
 def ask(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 import fcntl
 import json
 import os
+import threading
 from pathlib import Path
 
 import msgspec
+
+_LOOKS = 100
 
 
 class DataDirectoryError(Exception):
@@ -45,21 +48,38 @@ class DataDirectory:
             lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DataDirectoryError(f"{self.path}: {error.strerror}; name a writable --data-dir") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not self._take(lock):
             os.close(lock)
             raise DataDirectoryError(
                 f"{self.path} is in use by process {self.running_pid()}; stop that one or give another --data-dir"
-            ) from None
+            )
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
         self._lock = lock
         try:
             self._check_identity(identity)
+        except OSError as error:
+            self.release()
+            raise DataDirectoryError(f"{self.path}: {error.strerror}; name a writable --data-dir") from None
         except DataDirectoryError:
             self.release()
             raise
+
+    def _take(self, lock: int) -> bool:
+        """Lock the file, unless another process has it and says so.
+
+        Who only looks (`running_pid`) holds the lock for an instant too; that is waited for.
+        """
+        pause = threading.Event()
+        for _ in range(_LOOKS):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except OSError:
+                if self.running_pid() is not None:
+                    return False
+            pause.wait(0.01)
+        return False
 
     def release(self) -> None:
         """Let another process have the directory."""
@@ -113,9 +133,11 @@ class DataDirectory:
     def halted(self) -> str | None:
         """Return why no order may leave, None if orders may. Read before every order, so it must stay cheap."""
         try:
-            return self._halt_path.read_text("utf-8").strip() or "no reason given"
+            return self._halt_path.read_text("utf-8", "replace").strip() or "no reason given"
         except FileNotFoundError:
             return None
+        except OSError as error:
+            return f"{self._halt_path} cannot be read: {error.strerror}"
 
     def _check_identity(self, identity: Identity) -> None:
         known = self.identity()

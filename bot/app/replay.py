@@ -30,10 +30,9 @@ from bot.domain.order import Trade, trade_of
 from bot.domain.sizing import SizingParameters
 from bot.domain.strategy import Strategy
 from bot.gateway import OrderGateway
-from bot.research.backtest import kline_of
 from bot.research.files import Series, merged
 from bot.research.report import RunReport, SymbolOutcome
-from bot.supervision import ActorSystem
+from bot.supervision import ActorQuarantined, ActorSystem, DeadLetter
 
 MODE = "replay"
 SETTLE_TIMEOUT_S = 60.0
@@ -121,7 +120,7 @@ class _Replay:
         try:
             done, previous = 0, None
             for one, row in merged(self._plan.series):
-                kline = kline_of(one, row)
+                kline = row.kline(one.symbol, one.interval)
                 first.setdefault(kline.symbol, kline.close)
                 self._pace(previous, kline, stop)
                 if stop.is_set():
@@ -138,6 +137,8 @@ class _Replay:
             abandoned = self._system.stop()
         if abandoned:
             raise ReplayError(f"these actors would not stop: {', '.join(abandoned)}")
+        if self._escalated:
+            raise ReplayError(f"the replay is not whole: {self._escalated}")
         return self._report(first)
 
     def _inject(self, kline: Kline) -> None:
@@ -196,6 +197,11 @@ class _Replay:
         return [trade for trade in made if trade is not None]
 
     def _on_event(self, event: object) -> None:
+        # Either one leaves klines out, and the outcome would be another than that of all klines.
+        if isinstance(event, ActorQuarantined):
+            self._escalated = f"{event.name} is quarantined: {event.reason}"
+        elif isinstance(event, DeadLetter) and event.attempts:
+            self._escalated = f"{event.name} could not take a {event.message_type}: {event.error}"
         self._system.tell(addresses.MONITOR, event)
 
     def _on_escalate(self, reason: str) -> None:
