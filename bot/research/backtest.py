@@ -13,28 +13,10 @@ from bot.domain.order_id import client_order_id
 from bot.domain.risk import exit_signal
 from bot.domain.sizing import Refusal, SizingParameters, paper_fill, size_order
 from bot.domain.strategy import Signal, Strategy
-from bot.research.files import HistoryRow, Series, merged
+from bot.research.files import Series, merged
 from bot.research.report import EquityPoint, RunReport, SymbolOutcome
 
 MODE = "backtest"
-
-
-def kline_of(series: Series, row: HistoryRow) -> Kline:
-    """Return a historical row as the closed kline message that it is."""
-    return Kline(
-        symbol=series.symbol,
-        interval=series.interval,
-        open_time=row.open_time,
-        close_time=row.close_time,
-        event_time=row.close_time,
-        open=row.open,
-        high=row.high,
-        low=row.low,
-        close=row.close,
-        volume=row.volume,
-        quote_volume=row.quote_volume,
-        is_closed=True,
-    )
 
 
 def run_backtest(
@@ -59,7 +41,7 @@ def run_backtest(
     bars, late = 0, 0
     stride = max(1, sum(len(s.rows) for s in series) // curve_points) if curve_points else 0
     for one, row in merged(series):
-        symbol, kline = one.symbol, kline_of(one, row)
+        symbol, kline = one.symbol, row.kline(one.symbol, one.interval)
         if not is_newer(kline, last.get(symbol)):
             late += 1
             continue
