@@ -48,7 +48,7 @@ def backtest(arguments: argparse.Namespace) -> int:
     )
     if arguments.plot is not None:
         try:
-            write_plot(report, arguments.plot)
+            write_plot(report, arguments.plot, settings.fee)
         except OSError as error:
             raise ConfigError(f"--plot {arguments.plot}: {error.strerror}; name a file that can be written") from None
     show(report, settings, arguments.json)

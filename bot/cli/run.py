@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             last = system.snapshot()
             abandoned = system.stop()
-    print(summary(last, time.monotonic() - began), flush=True)
+    print(summary(last, time.monotonic() - began, settings.directory), flush=True)
     if abandoned:
         print(f"these actors would not stop and were left behind: {', '.join(abandoned)}", file=sys.stderr)
     if system.failed.is_set():

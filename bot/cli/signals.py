@@ -2,10 +2,14 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+LEAVE_ALTERNATE_SCREEN = b"\x1b[?1049l\x1b[?25h"
+"""Nothing else gives the terminal and its cursor back when a process ends at once."""
 
 
 @contextmanager
@@ -15,6 +19,8 @@ def stopped_by_signals() -> Iterator[threading.Event]:
 
     def on_signal(number: int, _: FrameType | None) -> None:
         if stop.is_set():
+            if sys.stdout.isatty():
+                os.write(sys.stdout.fileno(), LEAVE_ALTERNATE_SCREEN)
             os._exit(128 + number)
         stop.set()
 
