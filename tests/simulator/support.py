@@ -146,7 +146,7 @@ class LiveClient(Client):
         finally:
             connection.close()
 
-    def control(self, path: str, **values: Any) -> Answer:
+    def control(self, path: str, /, **values: Any) -> Answer:
         return self._send("POST", f"/sim/{path}", "", json.dumps(values), {})
 
     def state(self) -> dict[str, Any]:
