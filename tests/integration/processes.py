@@ -194,6 +194,10 @@ class ExchangeProcess:
             "BOT_API_SECRET": self.ends["api_secret"],
         }
 
+    @property
+    def is_running(self) -> bool:
+        return self._program is not None and self._program.is_running
+
     def start(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         books = self._directory / "books"
