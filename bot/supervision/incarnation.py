@@ -185,7 +185,8 @@ class Incarnation:
             if actor.context is not self:
                 raise TypeError("the factory returned an actor with another context")
             self._actor = actor
-            actor.launch()
+            if self.is_current():
+                actor.launch()
         except BaseException as error:
             if self.end("start", error, Fate.KEEP):
                 logger.error("%s was not made", self, exc_info=error)

@@ -148,6 +148,20 @@ def test_a_timer_that_rang_ends_with_its_epoch_too(scene: Scene) -> None:
     assert scene.handled() == [1]
 
 
+def test_a_timer_whose_message_kills_is_not_tried_again(scene: Scene) -> None:
+    scene.script.on_message[1] = lambda actor: actor.context.after(0, Num(13))
+    scene.script.on_message[13] = once(fail(ValueError("x")), epochs=9)
+    scene.start()
+    scene.tell(1)
+    scene.settle()
+    scene.clock.advance(1)
+    scene.recorder.wait(ActorRestarted)
+    scene.settle()
+    assert scene.handled() == [1]
+    assert scene.status().epoch == 2
+    assert scene.system.dead_letters() == ()
+
+
 # Watch
 
 
