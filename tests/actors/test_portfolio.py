@@ -1,0 +1,257 @@
+"""PortfolioActor: given these messages, then these messages; the money is spent once and the books survive."""
+
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from bot.actors import addresses
+from bot.actors.cells import Cell, PortfolioMemory, TraderMemory
+from bot.actors.portfolio import DAY_NOTE, START_CASH_NOTE, PortfolioActor
+from bot.domain.order import OrderReport, OrderStatus, Side
+from bot.domain.risk import DAY_MS, RiskLimits
+from bot.domain.sizing import SizingParameters
+from bot.domain.strategy import Signal
+from bot.messages import DiskSpace, Mark, OrderEnded, OrderProposal, Reserved, Skipped
+from bot.supervision.testing import HandClock, RecordingContext
+from tests.support.builders import NOON, a_fill, a_kline, an_intent, rules_of
+
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+BTC, ETH = (addresses.trader(symbol) for symbol in SYMBOLS)
+
+
+class Bench:
+    def __init__(self, journal, sizing=None, cash="10000"):
+        self.journal = journal
+        self.sizing = sizing or SizingParameters(fraction=Decimal("0.6"))
+        self.stored = {}
+        self.epoch = 0
+        journal.set_note(START_CASH_NOTE, cash)
+        self.new_process()
+
+    def new_process(self):
+        self.cell = Cell(PortfolioMemory())
+        self.traders = {symbol: Cell(TraderMemory()) for symbol in SYMBOLS}
+        self.restart()
+
+    def restart(self):
+        self.epoch += 1
+        self.context = RecordingContext(addresses.PORTFOLIO, HandClock(NOON), self.epoch)
+        rules = {symbol: rules_of(symbol) for symbol in SYMBOLS}
+        args = (rules, self.journal, self.cell, self.traders, self.stored.get)
+        self.actor = PortfolioActor(self.context, self.sizing, *args)
+        self.actor.started()
+
+    def take(self, *messages):
+        for message in messages:
+            self.actor.handle(message)
+
+    def told(self, to):
+        sent = self.context.sent_to(to)
+        self.context.sent = [(a, m) for a, m in self.context.sent if a != to]
+        return sent
+
+    def filled(self, *args, **changes):
+        return settled_order(self.journal, *args, **changes)
+
+    @property
+    def wallet(self):
+        return self.cell.value
+
+
+def settled_order(journal, order_id, side="BUY", quantity="60", *, symbol="BTCUSDT", number=1):
+    """Journal an order that was sent and filled; return the end that its trader tells."""
+    intent = an_intent(side, quantity, symbol=symbol, client_order_id=order_id)
+    journal.record(intent)
+    ids = {"client_order_id": order_id, "trade_id": number, "order_id": number}
+    fill = a_fill(side, quantity, symbol=symbol, commission="0.06", **ids)
+    journal.settle(OrderReport(order_id, number, symbol, OrderStatus.FILLED, (fill,)))
+    return OrderEnded(order_id, symbol, "FILLED", (fill,), intent.event_time)
+
+
+def a_proposal(order_id="bh-1", symbol="BTCUSDT", side="BUY", close="100", event_time=NOON, **changes):
+    return OrderProposal(order_id, symbol, Signal(Side(side), "a test", **changes), Decimal(close), event_time)
+
+
+@pytest.fixture
+def bench(journal):
+    return Bench(journal)
+
+
+def test_two_proposals_at_once_never_spend_the_same_dollar(bench):
+    bench.take(a_proposal("bh-1"), a_proposal("bh-2", "ETHUSDT"))
+    (first,), (second,) = bench.told(BTC), bench.told(ETH)
+    assert first == Reserved("bh-1", Decimal("60.00000"), Decimal(6000))
+    assert second == Reserved("bh-2", Decimal("40.00000"), Decimal(4000)), "what is left, not 60 per cent again"
+    bench.take(a_proposal("bh-3"))
+    (third,) = bench.told(BTC)
+    assert (type(third), third.name) == (Skipped, "CASH")
+    assert bench.told(addresses.MONITOR) == [third]
+    assert (bench.wallet.cash, bench.wallet.free_cash) == (Decimal(10_000), Decimal(0))
+
+
+def test_the_same_proposal_twice_is_one_reservation(bench):
+    bench.take(a_proposal(), a_proposal())
+    first, second = bench.told(BTC)
+    assert first == second
+    assert bench.wallet.free_cash == Decimal(4000)
+
+
+def test_the_end_of_an_order_is_booked_once_and_frees_the_rest(bench):
+    bench.take(a_proposal())
+    ended = bench.filled("bh-1", quantity="50")
+    bench.take(ended, ended)
+    assert (bench.wallet.cash, bench.wallet.free_cash) == (Decimal(5000), Decimal(5000))
+    bench.restart()
+    bench.take(ended)
+    assert (bench.wallet.cash, bench.wallet.free_cash) == (Decimal(5000), Decimal(5000))
+
+
+def test_an_order_that_was_never_placed_frees_its_money(bench):
+    bench.take(a_proposal(), OrderEnded("bh-1", "BTCUSDT", "NOT_PLACED", (), 0))
+    assert bench.wallet.free_cash == Decimal(10_000)
+
+
+def test_the_budget_follows_the_equity_at_this_moment(bench):
+    bench.take(bench.filled("bh-1"))
+    bench.take(Mark("BTCUSDT", Decimal(200), NOON), a_proposal("bh-2", "ETHUSDT"))
+    # 4000 cash and 59.94 at 200; six tenths of it is more than the cash.
+    assert bench.told(ETH)[0].quote_reserved == Decimal(4000)
+    bench.take(OrderEnded("bh-2", "ETHUSDT", "NOT_PLACED", (), 0))
+    bench.take(Mark("BTCUSDT", Decimal(10), NOON), a_proposal("bh-3", "ETHUSDT"))
+    assert bench.told(ETH)[0].quantity == Decimal("27.59640")
+
+
+def test_a_sale_needs_no_money_and_takes_the_whole_position(bench):
+    bench.take(bench.filled("bh-1"), a_proposal("bh-2", side="SELL", close="110"))
+    assert bench.told(BTC) == [Reserved("bh-2", Decimal("59.94000"), Decimal(0))]
+
+
+# Restart
+
+
+def test_a_reservation_whose_answer_is_on_the_way_survives_the_actor(bench):
+    """The trader has not journaled it yet: only the portfolio's own memory knows that the money is not free."""
+    bench.take(a_proposal("bh-1"))
+    bench.restart()
+    assert bench.wallet.free_cash == Decimal(4000)
+    bench.take(a_proposal("bh-2", "ETHUSDT"))
+    assert bench.told(ETH)[0].quote_reserved == Decimal(4000)
+    bench.take(a_proposal("bh-1"))
+    assert bench.told(BTC)[0].quote_reserved == Decimal(6000), "the proposal made again gets the same answer"
+
+
+def test_an_intent_of_unknown_fate_keeps_its_money_over_the_process(bench):
+    intent = an_intent(client_order_id="bh-1", quantity="60")
+    bench.journal.record(msgspec.structs.replace(intent, quote_reserved=Decimal(6000)))
+    bench.new_process()
+    assert (bench.wallet.cash, bench.wallet.free_cash) == (Decimal(10_000), Decimal(4000))
+
+
+def test_a_reservation_whose_order_has_ended_meanwhile_is_not_kept(bench):
+    bench.take(a_proposal("bh-1"))
+    bench.filled("bh-1", quantity="50")
+    bench.restart()
+    assert (bench.wallet.cash, bench.wallet.free_cash) == (Decimal(5000), Decimal(5000))
+
+
+def test_an_order_that_is_settled_between_two_looks_is_neither_lost_nor_booked_twice(bench):
+    bench.take(a_proposal("bh-1"))
+    journal, ended = bench.journal, []
+
+    class Racing:
+        """Settles between the first and the second look, whichever comes first."""
+
+        def __getattr__(self, name):
+            found = getattr(journal, name)
+            if name not in {"settled", "unresolved"}:
+                return found
+
+            def look(*args):
+                seen = found(*args)
+                if not ended:
+                    ended.append(settled_order(journal, "bh-1", quantity="50"))
+                return seen
+
+            return look
+
+    bench.journal = Racing()
+    bench.restart()
+    bench.take(*ended)
+    assert (bench.wallet.cash, bench.wallet.free_cash) == (Decimal(5000), Decimal(5000))
+
+
+def test_a_process_rebuilds_cash_positions_and_marks(bench):
+    bench.filled("bh-1")
+    bench.filled("bh-2", "SELL", "9", number=2)
+    bench.stored["BTCUSDT"] = a_kline("150")
+    bench.new_process()
+    # 10000 - 6000 + 900 - 0.06 of commission; 60 - 0.06 - 9 coins.
+    assert bench.wallet.cash == Decimal("4899.94")
+    bench.take(a_proposal("bh-3", "ETHUSDT"))
+    assert bench.told(ETH)[0].quote_reserved == Decimal("4899.94").quantize(Decimal("0.001"), "ROUND_DOWN")
+    bench.take(a_proposal("bh-4", side="SELL", close="150"))
+    assert bench.told(BTC)[0].quantity == Decimal("50.94000")
+
+
+def test_a_trader_knows_the_last_close_better_than_the_store(bench):
+    bench.filled("bh-1")
+    bench.stored["BTCUSDT"] = a_kline("1000000")
+    bench.traders["BTCUSDT"].value = TraderMemory(close=Decimal(10))
+    bench.restart()
+    bench.take(a_proposal("bh-2", "ETHUSDT"))
+    assert bench.told(ETH)[0].quantity == Decimal("27.59640")
+
+
+def test_the_cooldown_goes_on_over_a_restart(journal):
+    sizing = SizingParameters(limits=RiskLimits(cooldown_ms=60_000))
+    bench = Bench(journal, sizing)
+    traded_at = bench.filled("bh-1", quantity="1").event_time
+    bench.new_process()
+    bench.take(a_proposal("bh-2", event_time=traded_at + 59_999), a_proposal("bh-3", event_time=traded_at + 60_000))
+    assert [getattr(m, "name", "reserved") for m in bench.told(BTC)] == ["COOLDOWN", "reserved"]
+
+
+def test_a_journal_without_a_starting_cash_is_refused(journal):
+    context = RecordingContext(addresses.PORTFOLIO)
+    actor = PortfolioActor(context, SizingParameters(), {}, journal, Cell(PortfolioMemory()), {}, lambda symbol: None)
+    with pytest.raises(ValueError, match="starting cash"):
+        actor.started()
+
+
+# Limits
+
+
+def test_without_disk_space_nothing_is_bought_and_everything_is_sold(bench):
+    bench.take(bench.filled("bh-1", quantity="10"), DiskSpace(1, is_low=True))
+    bench.take(a_proposal("bh-2"), a_proposal("bh-3", side="SELL"))
+    refused, sold = bench.told(BTC)
+    assert (refused.name, type(sold)) == ("DISK_LOW", Reserved)
+    bench.restart()
+    bench.take(a_proposal("bh-4"))
+    assert bench.told(BTC)[0].name == "DISK_LOW", "a restart does not forget it"
+    bench.take(DiskSpace(10**10, is_low=False), a_proposal("bh-5"))
+    assert isinstance(bench.told(BTC)[0], Reserved)
+
+
+@pytest.mark.parametrize("process", [False, True], ids=["actor", "process"])
+def test_a_day_that_lost_too_much_buys_no_more_until_the_next_also_over_a_restart(journal, process):
+    bench = Bench(journal, SizingParameters(limits=RiskLimits(max_daily_loss=Decimal("0.05"))))
+    bench.take(Mark("BTCUSDT", Decimal(100), NOON), bench.filled("bh-1", quantity="50"))
+    bench.take(Mark("BTCUSDT", Decimal(80), NOON + 1))
+    bench.take(Mark("BTCUSDT", Decimal(120), NOON + 2))
+    bench.stored["BTCUSDT"] = a_kline("120")
+    (bench.new_process if process else bench.restart)()
+    assert bench.journal.get_note(DAY_NOTE) is not None
+    bench.take(a_proposal("bh-2", event_time=NOON + 3), a_proposal("bh-3", side="SELL", event_time=NOON + 3))
+    refused, sold = bench.told(BTC)
+    assert (refused.name, type(sold)) == ("DAILY_LOSS", Reserved)
+    bench.take(OrderEnded("bh-3", "BTCUSDT", "NOT_PLACED", (), 0), a_proposal("bh-4", event_time=NOON + DAY_MS))
+    assert isinstance(bench.told(BTC)[0], Reserved)
+
+
+def test_a_fenced_incarnation_gives_no_money(bench):
+    bench.context.end_epoch()
+    with pytest.raises(Exception, match="is over"):
+        bench.take(a_proposal())
+    assert bench.wallet.free_cash == Decimal(10_000)
