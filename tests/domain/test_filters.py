@@ -5,7 +5,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bot.domain.filters import FilterError, default_rules, rules_from_exchange_info
@@ -98,25 +98,27 @@ def test_a_max_qty_of_zero_is_no_bound():
     assert rules.broken_by(Decimal(10**9), Decimal(1)) is None
 
 
-LOTS = st.tuples(*(st.integers(0, 60) for _ in range(3))).map(lambda lot: tuple(f"{n}E-2" for n in lot))
+LOTS = st.tuples(
+    st.sampled_from([0, 0, 1, 5, 60]), st.sampled_from([0, 0, 200, 60, 3]), st.sampled_from([0, 1, 2, 3, 5, 6, 10, 15])
+).map(lambda lot: tuple(f"{n}E-2" for n in lot))
 
 
 def _plain(lot):
     return tuple(f"{Decimal(value):f}" for value in lot)
 
 
-@given(LOTS, st.none() | LOTS, st.integers(0, 200).map(lambda n: Decimal(n).scaleb(-2)))
-def test_the_joined_rules_are_both_filters(lot, market_lot, quantity):
+@given(LOTS, st.none() | LOTS)
+def test_the_joined_rules_are_both_filters(lot, market_lot):
     """Judged by Binance's own text: each filter by itself, a zero disabling its rule."""
     filters = [tuple(map(Fraction, lot))] + ([tuple(map(Fraction, market_lot))] if market_lot else [])
-    if not any(step for _, _, step in filters):
-        return
+    assume(any(step for _, _, step in filters))
     rules = rules_by_info(lot=_plain(lot), market_lot=_plain(market_lot) if market_lot else None)
-    legal = quantity > 0 and all(
-        quantity >= least and (not most or quantity <= most) and (not step or Fraction(quantity) % step == 0)
-        for least, most, step in filters
-    )
-    assert (rules.broken_by(quantity, Decimal(1)) is None) is legal
+    for quantity in (Decimal(n).scaleb(-2) for n in range(70)):
+        legal = quantity > 0 and all(
+            quantity >= least and (not most or quantity <= most) and (not step or Fraction(quantity) % step == 0)
+            for least, most, step in filters
+        )
+        assert (rules.broken_by(quantity, Decimal(1)) is None) is legal
 
 
 @pytest.mark.parametrize(

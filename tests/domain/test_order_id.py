@@ -62,6 +62,14 @@ def test_an_id_is_legal_and_begins_with_the_bots_prefix(decision):
     assert len(order_prefix(*decision[:2])) == 10
 
 
+FEW = st.integers(0, 2)
+
+
+@given(st.lists(st.tuples(*(st.sampled_from(["a", "b"]) for _ in range(4)), FEW, FEW), min_size=2, unique=True))
+def test_decisions_that_differ_in_little_have_different_ids(decisions):
+    assert len({client_order_id(*d) for d in decisions}) == len(decisions)
+
+
 @given(st.lists(DECISIONS, min_size=2, max_size=30, unique=True))
 def test_different_decisions_have_different_ids(decisions):
     assert len({client_order_id(*d) for d in decisions}) == len(decisions)

@@ -59,7 +59,7 @@ def lots(draw, steps=STEPS):
 
 @st.composite
 def sizing_case(draw):
-    lot, market_lot = draw(lots()), draw(st.none() | lots(st.just("0")) | lots())
+    lot, market_lot = draw(lots()), draw(st.none() | lots(st.just("0")) | lots() | lots(st.just("0.00002")))
     notional = draw(st.sampled_from([{}, {"MIN_NOTIONAL": "10"}, {"NOTIONAL": "0.00000001"}, {"NOTIONAL": "5"}]))
     info = symbol_info(lot=lot, market_lot=market_lot, **notional)
     close = draw(PRICES | st.sampled_from([Decimal("45123.45"), Decimal("0.31415")]))
@@ -77,7 +77,7 @@ def sizing_case(draw):
     return info, close, cash, position, draw(st.sampled_from([Decimal(0), Decimal("0.5")])), parameters
 
 
-@settings(max_examples=400)
+@settings(max_examples=600)
 @given(sizing_case(), st.sampled_from([Side.BUY, Side.SELL]), st.booleans())
 def test_an_order_that_leaves_sizing_is_legal_affordable_and_as_large_as_may_be(case, side, sell_all):
     info, close, cash, position, reserved, p = case

@@ -181,8 +181,8 @@ def test_a_legal_order_is_sent_however_short_the_cash():
 
 
 def test_the_notional_is_at_the_close_not_at_the_slipped_price():
-    ledger = a_ledger("100", COINS)
-    assert sized(BUY, ledger, slippage="0.1") == "MIN_NOTIONAL"  # 0.09 coins: 9 at the close, 9.9 paid
+    # 0.095 coins: 9.5 at the close, 10.45 paid
+    assert sized(BUY, a_ledger("105", COINS), slippage="0.1") == "MIN_NOTIONAL"
     assert sized(SELL, a_ledger("1", COINS, positions={"BTCUSDT": "0.1"}), slippage="0.1") == Decimal("0.1")
 
 
