@@ -1,0 +1,66 @@
+"""MonitorActor: what is counted, and what comes a second time."""
+
+from decimal import Decimal
+
+import pytest
+
+from bot.actors import addresses
+from bot.actors.cells import Cell
+from bot.actors.monitor import KEPT, MonitorActor, MonitorMemory
+from bot.domain.order import Side, trade_of
+from bot.messages import Notice, OrderEnded, Skipped, StreamDown, StreamUp
+from bot.supervision import ActorFailed, ActorQuarantined, ActorRestarted, ActorStarted, ActorStopped, DeadLetter
+from bot.supervision.testing import HandClock, RecordingContext
+from tests.support.builders import NOON, a_fill, an_intent
+
+
+@pytest.fixture
+def monitor():
+    actor = MonitorActor(RecordingContext(addresses.MONITOR, HandClock(NOON)), Cell(MonitorMemory()), "test")
+    actor.started()
+    return actor
+
+
+def a_trade(order_id):
+    return trade_of(an_intent(client_order_id=order_id), [a_fill(client_order_id=order_id)], "test", "bot")
+
+
+def a_refusal(order_id, name="CASH"):
+    return Skipped(order_id, "BTCUSDT", Side.BUY, name, "too little", NOON)
+
+
+def test_what_is_told_again_counts_once(monitor):
+    ended = OrderEnded("bh-3", "BTCUSDT", "REJECTED", (), NOON, "-2010")
+    for message in (a_trade("bh-1"), a_refusal("bh-2"), ended) * 2:
+        monitor.handle(message)
+    memory = monitor._cell.value
+    assert (memory.trade_count, len(memory.trades)) == (1, 1)
+    assert dict(memory.skipped) == {"CASH": 1, "REJECTED": 1}
+    assert [r.name for r in memory.refusals] == ["CASH", "REJECTED"]
+
+
+def test_each_decision_counts(monitor):
+    for number in range(KEPT + 10):
+        monitor.handle(a_trade(f"bh-{number}"))
+        monitor.handle(a_refusal(f"bh-s{number}", "LOT_SIZE"))
+    memory = monitor._cell.value
+    assert (memory.trade_count, len(memory.trades), dict(memory.skipped)) == (KEPT + 10, KEPT, {"LOT_SIZE": KEPT + 10})
+    assert memory.trades[-1].quantity == Decimal(1)
+
+
+def test_every_message_that_it_may_get_is_borne(monitor):
+    for message in (
+        StreamUp("BTCUSDT", 1, NOON),
+        StreamDown("BTCUSDT", 1, "cut", NOON),
+        Notice("feed/BTCUSDT", "error", "a line", NOON),
+        ActorStarted("bridge", 1, "bridge", NOON),
+        ActorStopped("bridge", 1, "bridge", NOON),
+        ActorFailed("bridge", 1, "handle", "Kline", "ValueError: x", NOON),
+        ActorRestarted("bridge", 2, 1, 100, NOON),
+        ActorQuarantined("bridge", "too often", NOON),
+        DeadLetter("bridge", "Kline", "ValueError: x", 2, NOON),
+    ):
+        monitor.handle(message)
+    texts = [n.text for n in monitor._cell.value.notices]
+    assert texts[:2] == ["stream down: cut", "a line"]
+    assert any("too often" in text for text in texts)
