@@ -4,6 +4,7 @@ Started in this order, stopped in the reverse one: feeds stop first, persistence
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -37,7 +38,13 @@ from bot.messages import (
     StreamUp,
 )
 from bot.ports import EventLog, MarketHistory, MarketStream, OrderJournal, Store
-from bot.supervision import ChildSpec, Context, Exceeded, Lane
+from bot.supervision import Actor, Address, ChildSpec, Context, Exceeded, Lane
+
+HANDLER_DEADLINE_MS = 8_000
+"""How long one message may take before its actor counts as hung, so that it runs again within ten seconds.
+
+A trader may wait for the exchange that long: its calls to it give up earlier.
+"""
 
 LANES: dict[type, Lane] = {
     Kline: Lane.STREAM,
@@ -141,15 +148,16 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
             lambda: last_stored(settings.symbol),
         )
 
+    def spec(address: Address, factory: Callable[[Context], Actor], **policy: Any) -> ChildSpec:
+        return ChildSpec(address, factory, handler_deadline_ms=HANDLER_DEADLINE_MS, **policy)
+
+    whole = {"on_exceeded": Exceeded.ESCALATE}
     return (
-        ChildSpec(addresses.MONITOR, monitor, on_exceeded=Exceeded.ESCALATE, tracked=False),
-        ChildSpec(addresses.PERSISTENCE, persistence, on_exceeded=Exceeded.ESCALATE, tracked=False),
-        ChildSpec(addresses.BRIDGE, bridge, on_exceeded=Exceeded.ESCALATE, tracked=False),
-        ChildSpec(addresses.PORTFOLIO, portfolio, on_exceeded=Exceeded.ESCALATE),
-        # A trader may wait for the exchange, but not for ever: two calls with their own time-outs and some room.
-        *(
-            ChildSpec(addresses.trader(s.symbol), trader(s), handler_deadline_ms=30_000, start_deadline_ms=30_000)
-            for s in parts.traders
-        ),
-        *(ChildSpec(addresses.feed(s.symbol), feed(s)) for s in parts.feeds),
+        spec(addresses.MONITOR, monitor, tracked=False, **whole),
+        spec(addresses.PERSISTENCE, persistence, tracked=False, **whole),
+        spec(addresses.BRIDGE, bridge, tracked=False, **whole),
+        spec(addresses.PORTFOLIO, portfolio, **whole),
+        # Recovery asks the exchange about every order of unknown fate, one after another.
+        *(spec(addresses.trader(s.symbol), trader(s), start_deadline_ms=30_000) for s in parts.traders),
+        *(spec(addresses.feed(s.symbol), feed(s)) for s in parts.feeds),
     )

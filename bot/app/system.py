@@ -38,6 +38,9 @@ STOP_DEADLINE_MS = 8_000
 
 CLOCK_EVERY_S = 60.0
 
+EXCHANGE_TIMEOUTS_MS = (1_500, 4_500)
+"""To connect and to read: an order call ends before its trader counts as hung."""
+
 
 class Urls(msgspec.Struct, frozen=True):
     """Where the trading exchange and the market data are; scheme, host and port each."""
@@ -111,7 +114,7 @@ class BotSystem:
             exchange = PaperExchange(rules, sizing_parameters(settings), self._clock, self._next_trade_id())
         else:
             window = settings.exchange.recv_window_ms
-            exchange = BinanceExchange(urls.trading_rest, self._clock, key, secret, window)
+            exchange = BinanceExchange(urls.trading_rest, self._clock, key, secret, window, *EXCHANGE_TIMEOUTS_MS)
             rules = _reached(lambda: exchange.rules(settings.symbols), urls.trading_rest, self._clock)
         _reached(history.now_ms, urls.market_rest, self._clock)
         threading.Thread(target=self._keep_time, args=(history,), name="exchange-clock", daemon=True).start()
