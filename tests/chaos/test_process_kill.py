@@ -9,23 +9,20 @@ Bot and simulated exchange are processes of their own; every restart is on the s
 
 import os
 import random
-import re
 import secrets
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from bot.adapters.sqlite import SqliteJournal
 from bot.app.control import ControlError, ask
-from bot.domain.order import OrderStatus
-from bot.domain.order_id import order_prefix
 from bot.ports import StoreError
-from tests.integration.processes import SYMBOLS, ExchangeProcess, Program, pause, told, wait_until
+from tests.integration.books import assert_same_books
+from tests.integration.processes import SYMBOLS, ExchangeProcess, Program, pause, wait_until
 
 KILLS = int(os.environ.get("BULKHEAD_KILLS", "20"))
 SEED = int(os.environ.get("BULKHEAD_SEED") or secrets.randbelow(1_000_000))
@@ -206,7 +203,7 @@ def test_books_survive_any_kill(tmp_path, record_property):
                 if not exchange.is_running:
                     exchange.start()
             settle_and_stop(trial)
-            compare(trial)
+            trial.counts += assert_same_books(exchange.state(), trial.data, "testnet")
             assert_nothing_broke(trial)
         finally:
             for number, bot in enumerate(trial.bots):
@@ -227,99 +224,6 @@ def settle_and_stop(trial: Trial) -> None:
     wait_until(lambda: not trial.unresolved(), 20, "the fate of every order is known")
     trial.bot.send(signal.SIGTERM)
     assert trial.bot.ends(10) == 0
-
-
-def compare(trial: Trial) -> None:
-    """Hold the bot's journal, trades and wallet against the exchange's orders, fills and balances."""
-    state = trial.exchange.state()
-    with SqliteJournal.read_only(trial.data / "orders.db") as journal:
-        entries = {entry.intent.client_order_id: entry for entry in journal.settled()}
-        assert not journal.unresolved()
-    orders = compare_orders(state, entries)
-    compare_fills(state, entries)
-    compare_trades(state, orders, told("trades", "--data-dir", trial.data, cwd=trial.path))
-    compare_money(state, told("wallet", "--data-dir", trial.data, cwd=trial.path))
-    compare_klines(told("klines", "--data-dir", trial.data, cwd=trial.path))
-    trial.counts["orders"] = len(orders)
-    trial.counts["fills"] = len(state["fills"])
-    trial.counts["intents never placed"] = len(entries) - len(orders)
-
-
-def compare_orders(state, entries):
-    """Every order at the exchange is one decision of this bot, in the journal with the same end, and the reverse."""
-    ids = [order["clientOrderId"] for order in state["orders"]]
-    assert [name for name, count in Counter(ids).items() if count > 1] == [], "sent twice"
-    assert state["reused_client_order_ids"] == 0
-    prefix = order_prefix("bulkhead", "testnet")
-    assert all(name.startswith(prefix) and re.fullmatch(r"[a-zA-Z0-9-_]{1,36}", name) for name in ids)
-    placed = {order["clientOrderId"]: order for order in state["orders"] if "reject" not in order}
-    for name, order in placed.items():
-        entry = entries[name]
-        assert (entry.status.value, entry.order_id) == (order["status"], order["orderId"]), name
-        assert (entry.intent.symbol, entry.intent.side.value) == (order["symbol"], order["side"])
-        assert entry.intent.quantity == Decimal(order["origQty"])
-    for name, entry in entries.items():
-        if name not in placed:
-            assert entry.status in (OrderStatus.NOT_PLACED, OrderStatus.REJECTED), name
-            assert entry.fills == ()
-    return placed
-
-
-def compare_fills(state, entries):
-    """Every fill is booked once, to the last decimal."""
-    booked = [
-        (
-            *(fill.symbol, fill.trade_id, fill.order_id, fill.client_order_id, fill.side.value == "BUY"),
-            *(fill.price, fill.quantity, fill.quote_quantity, fill.commission, fill.commission_asset),
-        )
-        for entry in entries.values()
-        for fill in entry.fills
-    ]
-    happened = [
-        (
-            *(fill["symbol"], fill["id"], fill["orderId"], fill["clientOrderId"], fill["isBuyer"]),
-            *(Decimal(fill[name]) for name in ("price", "qty", "quoteQty", "commission")),
-            fill["commissionAsset"],
-        )
-        for fill in state["fills"]
-    ]
-    assert sorted(booked) == sorted(happened)
-
-
-def compare_trades(state, orders, trades):
-    """Every order that was filled is one stored trade with the order's sums."""
-    sums: dict[str, list[Decimal]] = {}
-    for fill in state["fills"]:
-        total = sums.setdefault(fill["clientOrderId"], [Decimal(0)] * 3)
-        for at, name in enumerate(("qty", "quoteQty", "commission")):
-            total[at] += Decimal(fill[name])
-    stored = [
-        (
-            *(trade["client_order_id"], trade["order_id"], trade["symbol"], trade["side"]),
-            *(Decimal(trade[name]) for name in ("quantity", "quote_quantity", "commission")),
-        )
-        for trade in trades
-    ]
-    filled = [
-        (name, orders[name]["orderId"], orders[name]["symbol"], orders[name]["side"], *totals)
-        for name, totals in sums.items()
-    ]
-    assert sorted(stored) == sorted(filled)
-
-
-def compare_money(state, wallet):
-    """Cash and positions, dust included, are the account's balances."""
-    balances = {asset: Decimal(held["free"]) + Decimal(held["locked"]) for asset, held in state["balances"].items()}
-    assert Decimal(wallet["cash"]) == balances.pop("USDT")
-    positions = {symbol.removesuffix("USDT"): Decimal(quantity) for symbol, quantity in wallet["positions"].items()}
-    assert positions == balances
-
-
-def compare_klines(klines):
-    """Of every symbol each candle that closed is stored once, without a gap over all restarts."""
-    for symbol in SYMBOLS:
-        closed = [kline["open_time"] for kline in klines if kline["symbol"] == symbol and kline["is_closed"]]
-        assert closed == list(range(closed[0], closed[-1] + 1, 60_000)) if closed else True, symbol
 
 
 def assert_nothing_broke(trial: Trial) -> None:

@@ -2,9 +2,12 @@
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -62,9 +65,11 @@ def command(*arguments: object, cwd: Path, **settings: str) -> subprocess.Comple
 
 
 def told(*arguments: object, cwd: Path) -> Any:
-    """What a command prints with --json; it must succeed and complain of nothing."""
+    """What a command prints with --json, and nothing else; it must succeed and complain of nothing."""
     ended = command(*arguments, "--json", cwd=cwd)
-    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
+    complaints = [line for line in ended.stderr.splitlines() if not line.startswith("compare_on = ")]
+    assert (ended.returncode, complaints) == (0, []), ended.stderr
+    assert ended.stdout.count("\n") == 1
     return json.loads(ended.stdout)
 
 
@@ -86,25 +91,11 @@ class Program:
     def __init__(self, *arguments: object, cwd: Path, settings: Mapping[str, str] | None = None) -> None:
         self.began = time.monotonic()
         self.began_ms = time.time_ns() // 1_000_000
-        self._process = subprocess.Popen(
-            bulkhead(*arguments),
-            cwd=cwd,
-            env=environment(**(settings or {})),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.pid = self._process.pid
         self.lines: list[str] = []
         self.errors: list[str] = []
-        self._readers = [
-            threading.Thread(target=self._read, args=pair, daemon=True)
-            for pair in ((self._process.stdout, self.lines), (self._process.stderr, self.errors))
-        ]
-        for reader in self._readers:
-            reader.start()
+        self._readers: list[threading.Thread] = []
+        self._process = self._spawn(bulkhead(*arguments), cwd, environment(**(settings or {})))
+        self.pid = self._process.pid
 
     def __enter__(self) -> "Program":
         return self
@@ -147,6 +138,7 @@ class Program:
             status = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"did not end within {timeout_s} s:\n{self.said}") from None
+        self._hang_up()
         for reader in self._readers:
             reader.join(5)
         assert not is_left(self.pid), "a process of it is left over"
@@ -157,10 +149,80 @@ class Program:
         self._process.kill()
         self.ends()
 
-    @staticmethod
-    def _read(stream: Any, into: list[str]) -> None:
-        with stream:
-            into.extend(stream)
+    def _spawn(self, program: list[str], cwd: Path, variables: dict[str, str]) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            program,
+            cwd=cwd,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for stream, lines in ((process.stdout, self.lines), (process.stderr, self.errors)):
+            self._read_aside(_take_lines, stream, lines)
+        return process
+
+    def _hang_up(self) -> None:
+        """Let the readers come to an end, once the process has ended."""
+
+    def _read_aside(self, read: Callable[..., None], *arguments: object) -> None:
+        reader = threading.Thread(target=read, args=arguments, daemon=True)
+        self._readers.append(reader)
+        reader.start()
+
+
+def _take_lines(stream: Any, into: list[str]) -> None:
+    with stream:
+        into.extend(stream)
+
+
+class TerminalProgram(Program):
+    """The same on a terminal of its own, 80 by 24, which is also the one that Ctrl-C comes from."""
+
+    # The leader of a new session takes the terminal for its own, then becomes the program.
+    _ENTER = (
+        "import fcntl, os, sys, termios\n"
+        "tty = os.open(sys.argv[1], os.O_RDWR)\n"
+        "fcntl.ioctl(tty, termios.TIOCSCTTY, 0)\n"
+        "for number in (0, 1, 2): os.dup2(tty, number)\n"
+        "os.execv(sys.argv[2], sys.argv[2:])\n"
+    )
+
+    def _spawn(self, program: list[str], cwd: Path, variables: dict[str, str]) -> subprocess.Popen[str]:
+        # Ours of both ends stays open until the process has ended, so that the terminal is there all the time.
+        self._keyboard, self._inner = pty.openpty()
+        termios.tcsetwinsize(self._inner, (24, 80))
+        self._read_aside(self._take_screen)
+        return subprocess.Popen(
+            [sys.executable, "-c", self._ENTER, os.ttyname(self._inner), *program],
+            cwd=cwd,
+            env={**variables, "TERM": "xterm-256color"},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            text=True,
+        )
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._keyboard, keys)
+
+    @property
+    def text(self) -> str:
+        """All that was written so far, without colours and movements."""
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", " ", "".join(self.lines))
+
+    def _hang_up(self) -> None:
+        if self._inner >= 0:
+            os.close(self._inner)
+            self._inner = -1
+
+    def _take_screen(self) -> None:
+        try:
+            while data := os.read(self._keyboard, 65_536):
+                self.lines.append(data.decode("utf-8", "replace"))
+        except OSError:  # EIO: nobody has the other end any more
+            os.close(self._keyboard)
 
 
 class ExchangeProcess:
