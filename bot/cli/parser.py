@@ -53,13 +53,14 @@ def _status_of(error: Exception) -> int | None:
     from bot.app.replay import ReplayError
     from bot.app.system import StartError
     from bot.config import ConfigError
-    from bot.ports import ExchangeError, StoreError
+    from bot.ports import ConfigurationRefused, ExchangeError, StoreError
     from bot.research.files import FileError
     from bot.simulator import SimulatorError
 
-    if isinstance(error, ConfigError | FileError | DataDirectoryError):
+    # The simulated exchange complains before it serves, so of what it was given: symbols, files, port, directory.
+    if isinstance(error, ConfigError | FileError | DataDirectoryError | ConfigurationRefused | SimulatorError):
         return USAGE
-    if isinstance(error, StartError | ReplayError | StoreError | SimulatorError | ControlError | ExchangeError):
+    if isinstance(error, StartError | ReplayError | StoreError | ControlError | ExchangeError):
         return FAILED
     return None
 
