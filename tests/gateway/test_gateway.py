@@ -1,0 +1,292 @@
+"""OrderGateway: an intent is journaled before its order leaves, an order leaves once, and doubt ends in knowledge."""
+
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from bot.adapters.paper import PaperExchange
+from bot.adapters.sqlite import SqliteJournal
+from bot.app.data_directory import DataDirectory
+from bot.domain.order import OrderStatus
+from bot.domain.sizing import SizingParameters
+from bot.gateway import OrderGateway, Settled, Unsettled
+from bot.ports import (
+    ConfigurationRefused,
+    ExchangeUnavailable,
+    OrderInDoubt,
+    OrderNotSent,
+    OrderRejected,
+)
+from bot.supervision import Fenced
+from bot.supervision.testing import HandClock, RecordingContext
+from tests.support.builders import NOON, an_intent, rules_of
+from tests.support.doubles import WINDOW_MS, Crash, NoHalt, ScriptedExchange
+
+RULES = {"BTCUSDT": rules_of()}
+
+
+class Bench:
+    def __init__(self, journal, exchange=None, halt=None):
+        self.clock = HandClock(NOON)
+        self.journal = journal
+        self.exchange = exchange or ScriptedExchange(self.clock, RULES)
+        self.halt = halt or NoHalt()
+        self.fence = RecordingContext(clock=self.clock)
+        self.new_process()
+
+    def new_process(self):
+        self.gateway = OrderGateway(self.exchange, self.journal, self.halt)
+
+    def submit(self, *plan, **intent):
+        self.exchange.plan.extend(plan)
+        return self.gateway.submit(an_intent(**intent), self.fence)
+
+    def status(self, order_id="bh-1"):
+        return self.journal.entry(order_id).status
+
+
+@pytest.fixture
+def bench(tmp_path):
+    with SqliteJournal(tmp_path / "orders.db") as journal:
+        yield Bench(journal)
+
+
+def test_an_order_is_journaled_sent_and_settled(bench):
+    seen = []
+    bench.exchange.on_place = lambda intent: seen.append(bench.status())
+    outcome = bench.submit()
+    assert seen == [OrderStatus.RECORDED]
+    (report,) = bench.exchange.executed
+    assert outcome == Settled(an_intent(), OrderStatus.FILLED, report.fills)
+    assert (bench.status(), bench.journal.entry("bh-1").fills) == (OrderStatus.FILLED, report.fills)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OrderNotSent("no connection"), OrderStatus.NOT_PLACED),
+        (OrderRejected(-2010, "Account has insufficient balance."), OrderStatus.REJECTED),
+        (OrderInDoubt("the reply was lost"), OrderStatus.RECORDED),
+        (ExchangeUnavailable("not named by the port for orders"), OrderStatus.RECORDED),
+        (ConfigurationRefused("nor this one"), OrderStatus.RECORDED),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_answer_of_the_exchange_leads_to_one_status(bench, error, status):
+    outcome = bench.submit(error)
+    assert bench.status() is status
+    if status is OrderStatus.RECORDED:
+        assert outcome == Unsettled(an_intent(), str(error))
+    else:
+        assert (outcome.status, outcome.fills, outcome.detail) == (status, (), str(error))
+
+
+@pytest.mark.parametrize("step", ["fill", "reject", "not_sent", "executed_no_reply", "lost_no_reply", "unfinished"])
+def test_an_id_that_is_known_is_never_sent_again(bench, step):
+    bench.submit(step)
+    for ms in (0, WINDOW_MS + 1, 1):
+        bench.clock.advance(ms)
+        bench.submit()
+        assert len(bench.exchange.placed) == 1
+    bench.new_process()
+    bench.submit()
+    assert (len(bench.exchange.placed), len(bench.exchange.executed) <= 1) == (1, True)
+
+
+def test_a_lost_reply_is_asked_for(bench):
+    assert isinstance(bench.submit("executed_no_reply"), Unsettled)
+    outcome = bench.gateway.resolve("bh-1")
+    assert (outcome.status, outcome.fills) == (OrderStatus.FILLED, tuple(bench.exchange.fills))
+    assert bench.status() is OrderStatus.FILLED
+
+
+def test_there_is_none_counts_only_after_the_window(bench):
+    bench.submit("lost_no_reply")
+    bench.clock.advance(WINDOW_MS)
+    assert isinstance(bench.gateway.resolve("bh-1"), Unsettled)
+    bench.clock.advance(1)
+    assert bench.gateway.resolve("bh-1").status is OrderStatus.NOT_PLACED
+    assert bench.status() is OrderStatus.NOT_PLACED
+
+
+def test_after_a_restart_of_the_process_the_window_begins_at_the_first_question(bench):
+    """When the request was signed is not known any more; it was before the process was there."""
+    bench.submit("lost_no_reply")
+    bench.new_process()
+    bench.clock.advance(60_000)
+    assert isinstance(bench.gateway.resolve("bh-1"), Unsettled)
+    bench.clock.advance(WINDOW_MS + 1)
+    assert bench.gateway.resolve("bh-1").status is OrderStatus.NOT_PLACED
+
+
+def test_without_the_exchanges_clock_the_window_does_not_begin(bench):
+    bench.exchange.is_away = True
+    bench.submit("lost_no_reply")
+    bench.clock.advance(60_000)
+    assert bench.gateway.resolve("bh-1") == Unsettled(an_intent(), "away")
+    bench.exchange.is_away = False
+    assert isinstance(bench.gateway.resolve("bh-1"), Unsettled)
+    bench.clock.advance(WINDOW_MS + 1)
+    assert bench.gateway.resolve("bh-1").status is OrderStatus.NOT_PLACED
+
+
+def test_an_order_that_arrives_between_the_clock_and_the_question_is_found(bench):
+    bench.submit("late")
+    bench.clock.advance(WINDOW_MS - 1_000)
+    bench.exchange.deliver()
+    bench.clock.advance(2_000)
+    assert bench.gateway.resolve("bh-1").status is OrderStatus.FILLED
+
+
+def test_an_order_that_is_not_final_stays_unsettled(bench):
+    assert bench.submit("unfinished") == Unsettled(an_intent(), "the exchange says NEW")
+    assert bench.status() is OrderStatus.RECORDED
+    assert bench.gateway.resolve("bh-1").status is OrderStatus.FILLED
+
+
+def test_what_is_settled_is_answered_from_the_journal(bench):
+    bench.submit()
+    bench.exchange.is_away = True
+    assert bench.gateway.resolve("bh-1").status is OrderStatus.FILLED
+
+
+def test_an_unknown_id_is_no_question(bench):
+    assert bench.gateway.known("bh-9") is None
+    with pytest.raises(KeyError):
+        bench.gateway.resolve("bh-9")
+
+
+@pytest.mark.parametrize("point", ["before", "executed"])
+def test_a_crash_inside_place_leaves_an_intent_to_ask_for(bench, point):
+    bench.exchange.faults.countdown = ["before", "executed"].index(point)
+    with pytest.raises(Crash):
+        bench.submit()
+    assert bench.status() is OrderStatus.RECORDED
+    bench.gateway.resolve("bh-1")
+    bench.clock.advance(WINDOW_MS + 1)
+    outcome = bench.gateway.resolve("bh-1")
+    assert outcome.status is (OrderStatus.FILLED if point == "executed" else OrderStatus.NOT_PLACED)
+    assert bench.submit().status is outcome.status
+    assert len(bench.exchange.executed) == (point == "executed")
+
+
+# Who may not send
+
+
+def test_a_fenced_caller_journals_and_sends_nothing(bench):
+    bench.fence.end_epoch()
+    with pytest.raises(Fenced):
+        bench.submit()
+    assert (bench.journal.entry("bh-1"), bench.exchange.placed) == (None, [])
+
+
+def test_an_epoch_that_ends_behind_the_journal_sends_nothing(bench):
+    record = bench.journal.record
+
+    class EndsAfterwards:
+        def __getattr__(self, name):
+            return getattr(journal, name)
+
+        def record(self, intent):
+            recorded = record(intent)
+            bench.fence.end_epoch()
+            return recorded
+
+    journal, bench.journal = bench.journal, EndsAfterwards()
+    bench.new_process()
+    with pytest.raises(Fenced):
+        bench.submit()
+    assert bench.exchange.placed == []
+    assert bench.status() is OrderStatus.RECORDED
+
+
+def test_halted_orders_are_refused_and_journaled_until_the_switch_is_back(tmp_path):
+    directory = DataDirectory(tmp_path)
+    with SqliteJournal(directory.orders) as journal:
+        bench = Bench(journal, halt=directory)
+        directory.halt("I want to sleep")
+        outcome = bench.submit()
+        assert (outcome.status, outcome.detail) == (OrderStatus.NOT_PLACED, "halted: I want to sleep")
+        assert (bench.status(), bench.exchange.placed) == (OrderStatus.NOT_PLACED, [])
+        directory.resume()
+        assert bench.submit().status is OrderStatus.NOT_PLACED, "that decision is over"
+        assert bench.submit(client_order_id="bh-2").status is OrderStatus.FILLED
+
+
+@contextmanager
+def held_in_place(bench, intent, fence):
+    """A thread of an incarnation that was given up for hung stands just before its request is signed."""
+    reached, go_on = threading.Event(), threading.Event()
+    outcomes = []
+
+    def stand(_):
+        reached.set()
+        assert go_on.wait(10)
+
+    bench.exchange.on_place = stand
+    thread = threading.Thread(target=lambda: outcomes.append(bench.gateway.submit(intent, fence)))
+    thread.start()
+    assert reached.wait(10)
+    try:
+        yield outcomes
+    finally:
+        go_on.set()
+        thread.join(10)
+        bench.exchange.on_place = lambda _: None
+
+
+def test_an_order_that_a_hung_thread_may_still_send_is_not_called_never_placed(bench):
+    with held_in_place(bench, an_intent(), bench.fence) as outcomes:
+        bench.fence.end_epoch()
+        for _ in range(3):
+            assert isinstance(bench.gateway.resolve("bh-1"), Unsettled)
+            bench.clock.advance(60_000)
+    assert outcomes[0].status is OrderStatus.FILLED
+    assert bench.gateway.resolve("bh-1").status is OrderStatus.FILLED
+    assert len(bench.exchange.executed) == 1
+
+
+def test_the_window_of_a_hung_request_begins_when_it_has_ended(bench):
+    bench.exchange.plan.append("lost_no_reply")
+    with held_in_place(bench, an_intent(), bench.fence):
+        bench.gateway.resolve("bh-1")
+        bench.clock.advance(60_000)
+    assert isinstance(bench.gateway.resolve("bh-1"), Unsettled)
+    bench.clock.advance(WINDOW_MS + 1)
+    assert bench.gateway.resolve("bh-1").status is OrderStatus.NOT_PLACED
+
+
+def test_a_second_submit_of_an_order_that_is_leaving_sends_nothing(bench):
+    with held_in_place(bench, an_intent(), bench.fence):
+        bench.exchange.on_place = lambda _: None
+        outcome = bench.gateway.submit(an_intent(), RecordingContext(clock=bench.clock))
+        assert isinstance(outcome, Unsettled)
+    assert len(bench.exchange.placed) == 1
+
+
+# Paper
+
+
+def test_paper_orders_are_settled_found_again_and_refused_by_the_rules(tmp_path):
+    clock = HandClock(NOON)
+    exchange = PaperExchange(RULES, SizingParameters(), clock, next_trade_id=7)
+    with SqliteJournal(tmp_path / "orders.db") as journal:
+        gateway = OrderGateway(exchange, journal, NoHalt())
+        fence = RecordingContext(clock=clock)
+        filled = gateway.submit(an_intent(), fence)
+        assert (filled.status, filled.fills[0].trade_id) == (OrderStatus.FILLED, 7)
+        assert gateway.submit(an_intent(), fence) == filled
+        refused = gateway.submit(an_intent(quantity="0.000001", client_order_id="bh-2"), fence)
+        assert (refused.status, "LOT_SIZE" in refused.detail) == (OrderStatus.REJECTED, True)
+
+
+def test_a_paper_order_that_the_last_process_did_not_settle_was_never_placed(tmp_path):
+    clock = HandClock(NOON)
+    exchange = PaperExchange(RULES, SizingParameters(), clock, next_trade_id=1)
+    with SqliteJournal(tmp_path / "orders.db") as journal:
+        journal.record(an_intent())
+        gateway = OrderGateway(exchange, journal, NoHalt())
+        assert isinstance(gateway.resolve("bh-1"), Unsettled)
+        clock.advance(1)
+        assert gateway.resolve("bh-1").status is OrderStatus.NOT_PLACED
