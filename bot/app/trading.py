@@ -53,10 +53,11 @@ def offline_rules(symbols: Iterable[str], filters: Path | None) -> dict[str, Sym
 
     Raises ConfigError that names the symbol that has none, or what is wrong with the file.
     """
+    symbols = tuple(symbols)
     given: dict[str, SymbolRules] = {}
     if filters is not None:
         try:
-            given = rules_from_exchange_info(json.loads(filters.read_text("utf-8")))
+            given = rules_from_exchange_info(json.loads(filters.read_text("utf-8")), symbols)
         except OSError as error:
             raise ConfigError(f"--filters {filters}: {error.strerror}; give an existing file") from None
         except (UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -1,7 +1,7 @@
 """What the exchange lets one order of a symbol be. Source: Binance, filters; contract, section 1, Legality."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 
 import msgspec
@@ -67,8 +67,8 @@ def default_rules(symbol: str) -> SymbolRules | None:
     )
 
 
-def rules_from_exchange_info(info: object) -> dict[str, SymbolRules]:
-    """Read Binance's own exchangeInfo JSON into rules by symbol.
+def rules_from_exchange_info(info: object, wanted: Collection[str]) -> dict[str, SymbolRules]:
+    """Read Binance's own exchangeInfo JSON into the rules of those `wanted` symbols that it lists.
 
     Raises FilterError that names the symbol and field where something is missing or no number.
     """
@@ -79,13 +79,13 @@ def rules_from_exchange_info(info: object) -> dict[str, SymbolRules]:
     for entry in symbols:
         if not isinstance(entry, Mapping):
             raise FilterError('an entry of "symbols" is not an object')
-        symbol_rules = _symbol_rules(entry)
-        rules[symbol_rules.symbol] = symbol_rules
+        symbol = _text(entry, "symbol", "symbols")
+        if symbol in wanted:
+            rules[symbol] = _symbol_rules(symbol, entry)
     return rules
 
 
-def _symbol_rules(entry: Mapping[str, object]) -> SymbolRules:
-    symbol = _text(entry, "symbol", "symbols")
+def _symbol_rules(symbol: str, entry: Mapping[str, object]) -> SymbolRules:
     listed = entry.get("filters")
     if not isinstance(listed, list):
         raise FilterError(f'{symbol}: no list "filters"')

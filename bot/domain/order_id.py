@@ -15,7 +15,11 @@ def client_order_id(bot_id: str, mode: str, symbol: str, side: str, open_time: i
 
     Times are ms since the epoch. Ids of one bot sort by `event_time`, which stands first after the prefix in
     nine digits of base 36 (enough until the year 5188).
+
+    Raises ValueError for a time before the epoch.
     """
+    if event_time < 0:
+        raise ValueError(f"event_time {event_time} lies before 1970")
     return f"{order_prefix(bot_id, mode)}{_base36(event_time, 9)}-{_digest(symbol, side, str(open_time))[:12]}"
 
 

@@ -65,7 +65,7 @@ def test_max_notional_counts_where_it_applies_to_market_orders(applies, broken):
     info = symbol_info()
     bounds = {"minNotional": "5", "maxNotional": "1000", "applyMaxToMarket": applies}
     info["filters"].append(a_filter("NOTIONAL", **bounds))
-    rules = rules_from_exchange_info(exchange_info(info))["BTCUSDT"]
+    rules = rules_from_exchange_info(exchange_info(info), ["BTCUSDT"])["BTCUSDT"]
     assert rules.broken_by(Decimal(10), Decimal(100)) is None
     assert rules.broken_by(Decimal("10.00001"), Decimal(100)) == broken
 
@@ -142,9 +142,10 @@ def test_any_other_symbol_has_no_offline_rules(symbol):
     assert default_rules(symbol) is None
 
 
-def test_every_symbol_of_the_info_is_read():
+def test_every_wanted_symbol_of_the_info_is_read_and_no_other_can_spoil_it():
     info = exchange_info(symbol_info("BTCUSDT", MIN_NOTIONAL="1"), symbol_info("ETHBTC", quote_asset="BTC"))
-    rules = rules_from_exchange_info(info)
+    info["symbols"].append({"symbol": "ODDUSDT", "filters": "none"})
+    rules = rules_from_exchange_info(info, ["ETHBTC", "BTCUSDT", "LTCUSDT"])
     assert {s: (r.base_asset, r.quote_asset) for s, r in rules.items()} == {
         "BTCUSDT": ("BTC", "USDT"),
         "ETHBTC": ("ETH", "BTC"),
@@ -188,7 +189,7 @@ def with_filter(name, **changes):
 )
 def test_an_info_that_cannot_be_used_is_refused_by_name(info, names):
     with pytest.raises(FilterError) as refusal:
-        rules_from_exchange_info(info)
+        rules_from_exchange_info(info, ["BTCUSDT"])
     assert "\n" not in str(refusal.value)
     for name in names:
         assert re.search(rf"\b{name}\b", str(refusal.value))

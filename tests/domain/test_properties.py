@@ -81,7 +81,7 @@ def sizing_case(draw):
 @given(sizing_case(), st.sampled_from([Side.BUY, Side.SELL]), st.booleans())
 def test_an_order_that_leaves_sizing_is_legal_affordable_and_as_large_as_may_be(case, side, sell_all):
     info, close, cash, position, reserved, p = case
-    rules = rules_from_exchange_info(exchange_info(info))["BTCUSDT"]
+    rules = rules_from_exchange_info(exchange_info(info), ["BTCUSDT"])["BTCUSDT"]
     ledger = a_ledger(cash, rules)
     ledger.positions["BTCUSDT"] = a_position(position)
     ledger.mark("BTCUSDT", close, NOON)

@@ -63,7 +63,7 @@ def judged(files, info, parameters):
         ),
     )
     strategy = Scalping(buy_drop=p["buy_drop"], sell_rise=p["sell_rise"])
-    return run_backtest(series, rules_from_exchange_info(info), strategy, sizing, p["cash"]).as_json()
+    return run_backtest(series, rules_from_exchange_info(info, SYMBOLS), strategy, sizing, p["cash"]).as_json()
 
 
 def as_exact(report):
@@ -272,5 +272,5 @@ def test_by_hand_an_exit_from_an_average_that_does_not_end(close, sold):
 
 def test_the_offline_rules_are_the_infos():
     """So that what is compared above under INFO holds for the defaults too."""
-    rules = rules_from_exchange_info(INFO)
+    rules = rules_from_exchange_info(INFO, SYMBOLS)
     assert {symbol: default_rules(symbol) for symbol in SYMBOLS} == rules

@@ -96,7 +96,8 @@ def exchange_info(*symbols) -> dict:
 
 def rules_by_info(**changes) -> SymbolRules:
     """The rules that exchangeInfo of one symbol gives."""
-    return rules_from_exchange_info(exchange_info(symbol_info(**changes)))[changes.get("symbol", "BTCUSDT")]
+    symbol = changes.get("symbol", "BTCUSDT")
+    return rules_from_exchange_info(exchange_info(symbol_info(**changes)), [symbol])[symbol]
 
 
 def a_fill(

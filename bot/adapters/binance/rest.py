@@ -97,7 +97,7 @@ class _PublicCalls:
             # The exchange refuses the whole list without a name: each alone tells which it was.
             return {symbol: rules for one in symbols for symbol, rules in self._rules_of([one]).items()}
         try:
-            rules = rules_from_exchange_info(info)
+            rules = rules_from_exchange_info(info, symbols)
         except FilterError as error:
             raise ConfigurationRefused(f"exchangeInfo: {error}") from None
         missing = [symbol for symbol in symbols if symbol not in rules]
