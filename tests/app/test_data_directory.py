@@ -1,0 +1,175 @@
+"""DataDirectory: one process at a time, one book, and a kill switch that outlives both."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from bot.app.data_directory import DataDirectory, DataDirectoryError, Identity
+
+DEMO = Identity(mode="demo", exchange="simulated", account="paper", bot_id="bulkhead")
+HOLDER = """
+import sys
+from pathlib import Path
+from bot.app.data_directory import DataDirectory, Identity
+directory = DataDirectory(Path(sys.argv[1]))
+directory.claim(Identity(mode="demo", exchange="simulated", account="paper", bot_id="bulkhead"))
+print("claimed", flush=True)
+sys.stdin.readline()
+directory.release()
+"""
+
+
+@pytest.fixture
+def directory(tmp_path):
+    directory = DataDirectory(tmp_path / "data")
+    yield directory
+    directory.release()
+
+
+@pytest.fixture
+def holder(directory):
+    """Another process that has the directory."""
+    command = [sys.executable, "-c", HOLDER, str(directory.path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "claimed\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_the_second_process_is_refused_with_the_firsts_pid(directory, holder):
+    assert directory.running_pid() == holder.pid
+    with pytest.raises(DataDirectoryError, match=f"in use by process {holder.pid};"):
+        directory.claim(DEMO)
+    holder.communicate("\n")
+    assert directory.running_pid() is None
+    directory.claim(DEMO)
+    assert directory.running_pid() == os.getpid()
+
+
+def test_a_process_that_was_killed_leaves_the_directory_free(directory, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait(10)
+    assert directory.running_pid() is None
+    directory.claim(DEMO)
+    assert directory.running_pid() == os.getpid()
+
+
+def test_a_directory_is_claimed_again_after_its_release(directory):
+    directory.claim(DEMO)
+    with pytest.raises(DataDirectoryError, match=str(os.getpid())):
+        DataDirectory(directory.path).claim(DEMO)
+    directory.release()
+    directory.release()
+    DataDirectory(directory.path).claim(DEMO)
+
+
+def test_who_only_looks_keeps_nobody_out(directory):
+    """`status` asks for the pid at any time, also while a bot starts."""
+    directory.claim(DEMO)
+    directory.release()
+    stop = threading.Event()
+    errors = []
+
+    def look():
+        try:
+            while not stop.is_set():
+                directory.running_pid()
+        except Exception as error:
+            errors.append(error)
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for thread in lookers:
+        thread.start()
+    try:
+        for _ in range(200):
+            claimed = DataDirectory(directory.path)
+            claimed.claim(DEMO)
+            claimed.release()
+    finally:
+        stop.set()
+        for thread in lookers:
+            thread.join(10)
+    assert errors == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("mode", "paper"), ("exchange", "com"), ("account", "1234"), ("bot_id", "other")]
+)
+def test_a_directory_of_another_identity_is_refused_with_both_named(directory, field, value):
+    directory.claim(DEMO)
+    directory.release()
+    other = Identity(**{f: getattr(DEMO, f) for f in DEMO.__struct_fields__} | {field: value})
+    with pytest.raises(DataDirectoryError, match=f"{field} is {getattr(DEMO, field)!r}, not {value!r}"):
+        directory.claim(other)
+    assert directory.running_pid() is None, "a refusal holds nothing"
+    assert directory.identity() == DEMO
+    directory.claim(DEMO)
+
+
+def test_a_book_without_an_identity_is_refused(directory):
+    directory.path.mkdir()
+    directory.orders.touch()
+    with pytest.raises(DataDirectoryError, match=r"holds a book but no identity\.json"):
+        directory.claim(DEMO)
+
+
+def test_an_identity_that_cannot_be_read_is_refused(directory):
+    directory.claim(DEMO)
+    directory.release()
+    (directory.path / "identity.json").write_text("{")
+    with pytest.raises(DataDirectoryError, match=r"identity\.json"):
+        directory.claim(DEMO)
+    assert directory.running_pid() is None
+
+
+def test_a_path_that_is_no_directory_is_refused_in_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataDirectoryError, match="--data-dir") as refused:
+        DataDirectory(tmp_path / "file").claim(DEMO)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_empty_directory_has_no_identity_and_no_process(directory):
+    assert (directory.identity(), directory.running_pid(), directory.halted()) == (None, None, None)
+    directory.path.mkdir()
+    assert directory.free_bytes() > 0
+
+
+def test_a_halt_outlives_the_process_and_needs_none(directory):
+    assert directory.resume() is False
+    directory.halt("by hand")
+    assert DataDirectory(directory.path).halted() == "by hand"
+    directory.claim(DEMO)
+    directory.release()
+    assert directory.halted() == "by hand"
+    assert directory.resume() is True
+    assert (directory.halted(), directory.resume()) == (None, False)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe"])
+def test_a_halt_file_with_anything_in_it_halts(directory, content):
+    directory.path.mkdir()
+    (directory.path / "halt").write_bytes(content)
+    assert directory.halted()
+
+
+def test_a_halt_that_cannot_be_read_halts(directory):
+    (directory.path / "halt").mkdir(parents=True)
+    assert "cannot be read" in directory.halted()
+
+
+def test_a_fork_is_no_second_owner(directory):
+    """The lock is the process's: a child that was made by spawning inherits nothing of it."""
+    directory.claim(DEMO)
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(target=os.getpid)
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+    assert directory.running_pid() == os.getpid()
