@@ -106,6 +106,8 @@ class Settings(_Section):
     max_gap: int = Field(2, ge=1)
     max_age: int = Field(10, ge=1)
     keep_open_klines_days: int = Field(7, ge=1)
+    # Below ten seconds, so that a hung actor runs again within them; above what an order call may take.
+    handler_deadline_ms: int = Field(8_000, ge=100)
     feed_silence: int = Field(30, ge=3)
     simulator_seed: int | None = None
     api_key: SecretStr = SecretStr("")

@@ -40,12 +40,6 @@ from bot.messages import (
 from bot.ports import EventLog, MarketHistory, MarketStream, OrderJournal, Store
 from bot.supervision import Actor, Address, ChildSpec, Context, Exceeded, Lane
 
-HANDLER_DEADLINE_MS = 8_000
-"""How long one message may take before its actor counts as hung, so that it runs again within ten seconds.
-
-A trader may wait for the exchange that long: its calls to it give up earlier.
-"""
-
 LANES: dict[type, Lane] = {
     Kline: Lane.STREAM,
     OrderProposal: Lane.MUST,
@@ -76,7 +70,10 @@ class Memories:
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """All that the actors are made of; `stream` and `history` are None where klines are injected."""
+    """All that the actors are made of; `stream` and `history` are None where klines are injected.
+
+    `handler_deadline_ms`: how long one message may take before its actor counts as hung.
+    """
 
     feeds: tuple[FeedSettings, ...]
     traders: tuple[TraderSettings, ...]
@@ -95,6 +92,7 @@ class Parts(msgspec.Struct, frozen=True):
     now_ms: Callable[[], int]
     exchange_now_ms: Callable[[], int]
     memories: Memories
+    handler_deadline_ms: int
 
 
 def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
@@ -149,7 +147,7 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
         )
 
     def spec(address: Address, factory: Callable[[Context], Actor], **policy: Any) -> ChildSpec:
-        return ChildSpec(address, factory, handler_deadline_ms=HANDLER_DEADLINE_MS, **policy)
+        return ChildSpec(address, factory, handler_deadline_ms=parts.handler_deadline_ms, **policy)
 
     whole = {"on_exceeded": Exceeded.ESCALATE}
     return (

@@ -36,6 +36,7 @@ from bot.supervision import ActorQuarantined, ActorSystem, DeadLetter
 
 MODE = "replay"
 SETTLE_TIMEOUT_S = 60.0
+HANDLER_DEADLINE_MS = 30_000
 LOG_HIGH_WATER = 20_000
 """How far the store may lag behind before the next kline waits for it."""
 
@@ -112,6 +113,7 @@ class _Replay:
             now_ms=clock.now_ms,
             exchange_now_ms=clock.now_ms,
             memories=self._memories,
+            handler_deadline_ms=HANDLER_DEADLINE_MS,
         )
 
     def run(self, progress: Callable[[int], None], stop: threading.Event) -> RunReport:

@@ -144,6 +144,7 @@ class BotSystem:
             now_ms=self._clock.now_ms,
             exchange_now_ms=history.estimated_now_ms,
             memories=self.memories,
+            handler_deadline_ms=settings.handler_deadline_ms,
         )
         self._system.start(child_specs(parts))
         self._control = ControlServer(directory.control_socket, self._on_request)
