@@ -226,8 +226,6 @@ class Mailbox:
             waiting = [self._lane_of(item) for items in (self.control, self._queue) for item in items]
             self._must_in = waiting.count(MUST)
             self._stream_in = waiting.count(STREAM)
-            if self.blocked:
-                self._room.notify_all()
             if seat.asleep:
                 seat.asleep = False
                 seat.wake.release()

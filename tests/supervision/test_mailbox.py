@@ -133,6 +133,20 @@ def test_a_suspect_goes_before_control_and_is_given_up_at_last() -> None:
     assert take(box.sit(3, clock), 2) == [Halt(4), Num(2)]
 
 
+def test_giving_up_the_last_message_is_rest() -> None:
+    gauge = Gauge()
+    box = mailbox(gauge=gauge)
+    offer(box, Num(1))
+    for attempt in (1, 2):
+        seat = box.sit(attempt, clock)
+        assert take(seat, 1) == [Num(1)]
+        assert not gauge.wait(0)
+        box.vacate(seat, Fate.BLAME, 2)
+    assert gauge.wait(0), "and no next epoch is needed for it"
+    offer(box, Num(2))
+    assert not gauge.wait(0)
+
+
 def test_attempts_are_forgotten_once_a_message_was_handled() -> None:
     box = mailbox()
     same = Num(1)
