@@ -21,6 +21,7 @@ from bot.adapters.paper import PaperExchange
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
 from bot.app.control import ControlError, ControlServer
 from bot.app.data_directory import DataDirectory, Identity
+from bot.app.health import Watchdog, trouble
 from bot.app.snapshot import Snapshot, take_snapshot
 from bot.app.trading import RULES_NOTE, encode_rules, fingerprint, one_quote_asset, sizing_parameters, strategy_of
 from bot.clock import Clock, SystemClock
@@ -71,6 +72,7 @@ class BotSystem:
         self._control: ControlServer | None = None
         self._log = LocalLog()
         self._stopping = threading.Event()
+        self._watchdog = Watchdog(self.trouble)
         self._system = ActorSystem(self._clock, lanes=LANES, on_event=self._on_event, on_escalate=self._on_escalate)
 
     def start(self) -> None:
@@ -149,10 +151,12 @@ class BotSystem:
         self._system.start(child_specs(parts))
         self._control = ControlServer(directory.control_socket, self._on_request)
         self._control.start()
+        self._watchdog.ready()
 
     def stop(self) -> tuple[str, ...]:
         """Stop feeds first and persistence last; return the actors that would not stop. Safe to call again."""
         self._stopping.set()
+        self._watchdog.stopping()
         if self._control is not None:
             self._control.close()
         abandoned = self._system.stop(STOP_DEADLINE_MS)
@@ -169,6 +173,33 @@ class BotSystem:
         return take_snapshot(
             self.settings.mode.value, self.settings.symbols, self.memories, self._system.tree(), self._log.depth
         )
+
+    def trouble(self) -> str | None:
+        """Return in one line what is wrong with the running bot, None if it is well."""
+        return trouble(self.snapshot(), self._clock.now_ms())
+
+    def _letters(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "number": letter.number,
+                "name": letter.name,
+                "message_type": letter.message_type,
+                "error": letter.error,
+                "attempts": letter.attempts,
+                "time": letter.time,
+            }
+            for letter in self._system.dead_letters()
+        ]
+
+    def _on_dead_letters(self, action: str, number: Any) -> Mapping[str, Any]:
+        if action == "list":
+            return {"dead_letters": self._letters()}
+        act = {"retry": self._system.retry_dead_letter, "drop": self._system.drop_dead_letter}[action]
+        if not act(int(number)):
+            raise ControlError(
+                f"there is no dead letter {number}, or its actor takes no messages; see: dead-letters list"
+            )
+        return {"done": f"dead letter {number}: {'told again' if action == 'retry' else 'dropped'}"}
 
     def _next_trade_id(self) -> int:
         assert self._journal is not None
@@ -202,7 +233,9 @@ class BotSystem:
     def _on_request(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         command = request["command"]
         if command == "status":
-            return self.snapshot().as_json()
+            return {**self.snapshot().as_json(), "trouble": self.trouble(), "dead_letters": self._letters()}
+        if command == "dead-letters":
+            return self._on_dead_letters(str(request["action"]), request.get("number"))
         name = str(request["name"])
         address = Address.parse(name)
         if command == "kill":

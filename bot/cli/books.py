@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,14 +13,11 @@ from bot.adapters.sqlite import SqliteStore
 from bot.app.control import ControlError, ask
 from bot.app.data_directory import DataDirectory, DataDirectoryError
 from bot.app.snapshot import stored_snapshot
-from bot.cli.tables import klines_table, status_table, trades_table, wallet_table
+from bot.cli.tables import dead_letters_table, klines_table, status_table, trades_table, wallet_table
 from bot.config import load_settings
 from bot.domain.kline import Kline, kline_key
 from bot.domain.money import plain
 from bot.research.report import trade_json
-
-STALE_AFTER_MS = 120_000
-"""How old the last kline of a healthy bot may be."""
 
 
 def klines(arguments: argparse.Namespace) -> int:
@@ -65,21 +61,19 @@ def status(arguments: argparse.Namespace) -> int:
     """Print what runs and what it owns; with --healthy return 1 unless a bot runs whose feeds are fresh."""
     directory = _directory(arguments, must_exist=False)
     state = _status(directory)
-    trouble = _trouble(state) if arguments.healthy else None
+    trouble = state.get("trouble", "no bot is running here")
     if arguments.json:
         print(json.dumps(state))
     elif arguments.healthy:
         print(trouble or "healthy")
     else:
         Console().print(status_table(state))
-    return 1 if trouble else 0
+    return 1 if arguments.healthy and trouble else 0
 
 
 def actors(arguments: argparse.Namespace) -> int:
     """List the actors of a running bot, kill one (only with run --allow-chaos), or release one from quarantine."""
-    directory = _directory(arguments)
-    if directory.running_pid() is None:
-        raise ControlError(f"no bot runs on {directory.path}; start one with: run --data-dir {directory.path}")
+    directory = _running(arguments)
     if arguments.action != "list":
         if arguments.name is None:
             raise ControlError(f"actors {arguments.action} needs a NAME; see: actors list")
@@ -95,6 +89,29 @@ def actors(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def dead_letters(arguments: argparse.Namespace) -> int:
+    """List the messages that were given up after killing their handlers; tell one again, or drop it."""
+    directory = _running(arguments)
+    if arguments.action != "list" and arguments.number is None:
+        raise ControlError(f"dead-letters {arguments.action} needs a NUMBER; see: dead-letters list")
+    request = {"command": "dead-letters", "action": arguments.action, "number": arguments.number}
+    answer = ask(directory.control_socket, request)
+    if arguments.action != "list":
+        print(json.dumps(answer) if arguments.json else answer["done"])
+    elif arguments.json:
+        print(json.dumps(answer["dead_letters"]))
+    else:
+        Console().print(dead_letters_table(answer["dead_letters"]))
+    return 0
+
+
+def _running(arguments: argparse.Namespace) -> DataDirectory:
+    directory = _directory(arguments)
+    if directory.running_pid() is None:
+        raise ControlError(f"no bot runs on {directory.path}; start one with: run --data-dir {directory.path}")
+    return directory
+
+
 def _status(directory: DataDirectory) -> dict[str, Any]:
     if directory.running_pid() is not None:
         try:
@@ -103,17 +120,6 @@ def _status(directory: DataDirectory) -> dict[str, Any]:
             # It may be starting or stopping: what is stored is true all the same.
             pass
     return stored_snapshot(directory).as_json()
-
-
-def _trouble(state: dict[str, Any]) -> str | None:
-    if not state["actors"]:
-        return "no bot is running here"
-    wrong = [a["name"] for a in state["actors"] if a["state"] in ("quarantined", "stopped")]
-    if wrong:
-        return f"these actors are not running: {', '.join(wrong)}"
-    oldest = time.time_ns() // 1_000_000 - STALE_AFTER_MS
-    stale = [s for s, view in state["symbols"].items() if (view["last_kline_ms"] or 0) < oldest]
-    return f"no kline for {STALE_AFTER_MS // 1000} s of {', '.join(stale)}" if stale else None
 
 
 def _directory(arguments: argparse.Namespace, must_exist: bool = True) -> DataDirectory:

@@ -142,6 +142,12 @@ def _parser() -> argparse.ArgumentParser:
     _data_dir(one)
     one.add_argument("--json", action="store_true")
 
+    one = _command(commands, "dead-letters", "messages given up after killing their actor", ("books", "dead_letters"))
+    one.add_argument("action", nargs="?", choices=["list", "retry", "drop"], default="list")
+    one.add_argument("number", nargs="?", type=int, metavar="NUMBER")
+    _data_dir(one)
+    one.add_argument("--json", action="store_true")
+
     for name, text, command in (
         ("klines", "the klines stored", ("books", "klines")),
         ("trades", "the trades stored", ("books", "trades")),

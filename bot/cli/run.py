@@ -1,6 +1,7 @@
 """`run`: the bot until a signal, a time or a failure ends it; a live view on a terminal, log lines elsewhere."""
 
 import argparse
+import signal
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from bot.cli.signals import stopped_by_signals
 from bot.cli.view import LiveView, summary
 from bot.config import ConfigError, Mode, Settings, load_settings
 from bot.domain.money import plain
+from bot.supervision import log_thread_tracebacks
 
 HEARTBEAT_S = 10.0
 
@@ -39,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
         log_to_output()
     system = BotSystem(settings, allow_chaos=arguments.allow_chaos)
     began = time.monotonic()
+    # Who hangs where: every thread's stack, by its actor's name, in the log.
+    signal.signal(signal.SIGUSR1, log_thread_tracebacks)
     with stopped_by_signals() as stop:
         system.start()
         if settings.mode is not Mode.DEMO:

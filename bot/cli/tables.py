@@ -185,6 +185,17 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
     return Group(*parts, *([Text(), Text("last errors", "bold"), *errors] if errors else []))
 
 
+def dead_letters_table(letters: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Show the messages that were given up, oldest first, with what their handlers died of."""
+    if not letters:
+        return Text("no dead letters")
+    cells: list[list[_Cell]] = [
+        [str(one["number"]), utc(one["time"]), one_line(one["name"]), one["message_type"], one_line(one["error"])]
+        for one in letters
+    ]
+    return _block("dead letters", ("number", "time (UTC)", "actor", "message", "error"), cells, right=(0,))
+
+
 def report_table(report: RunReport, fee: Decimal) -> RenderableType:
     """Show the outcome of a run over history beside buy-and-hold, fee paid once; amounts in the quote asset."""
     held = report.buy_and_hold(fee)
