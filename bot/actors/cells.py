@@ -40,7 +40,8 @@ class TraderMemory(msgspec.Struct, frozen=True):
 
     `last` is the last kline taken, `close` the last one that counted, `previous_close` the one before it. `pending`
     and `waiting` are set while an order is under way. `doubts` are the orders of unknown fate, and those whose end may
-    not have been told yet. `gaps`, `stale` and `dropped` count messages.
+    not have been told yet. `is_warm` says that the store was asked for what came before; only the process's first
+    incarnation does. `gaps`, `stale` and `dropped` count messages.
     """
 
     last: Kline | None = None
@@ -51,6 +52,7 @@ class TraderMemory(msgspec.Struct, frozen=True):
     pending: Pending | None = None
     waiting: tuple[Kline, ...] = ()
     doubts: tuple[OrderIntent, ...] = ()
+    is_warm: bool = False
     taken: int = 0
     dropped: int = 0
     gaps: int = 0

@@ -103,7 +103,8 @@ class TraderActor(Actor):
                 self._tell_trade(entry.intent, entry.fills)
         self._change(position=position)
         self._doubts = {intent.client_order_id: intent for intent in (*self._memory.doubts, *unresolved)}
-        if self._memory.last is None:
+        if not self._memory.is_warm:
+            # Only once: what waits for a restarted trader may be stored already, and has not been taken yet.
             self._warm_up(max(intents, key=lambda intent: intent.event_time, default=None))
         # Before any of them is settled: whoever dies between settling and telling leaves the telling to the next one.
         self._save()
@@ -146,7 +147,7 @@ class TraderActor(Actor):
             last = _kline_of(last_intent, last)
             state = strategy.observe(state, last)
             close = last.close
-        self._change(last=last, state=state, close=close)
+        self._change(last=last, state=state, close=close, is_warm=True)
 
     def _on_kline(self, kline: Kline) -> None:
         if self._memory.pending is not None:

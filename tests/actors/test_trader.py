@@ -460,6 +460,19 @@ def test_a_fenced_incarnation_sends_nothing_and_leaves_no_trace(bench):
     assert bench.memory is before
 
 
+def test_a_first_kline_that_killed_the_trader_is_taken_though_it_is_stored_already(bench):
+    """The bridge had it stored meanwhile: that is no reason to think that it was taken."""
+    first, drop = klines_of("100", "98")
+    bench.context.full.add(addresses.PORTFOLIO)
+    with pytest.raises(Exception, match="portfolio"):
+        bench.take(first)
+    bench.store.write([first, drop], [])
+    bench.restart()
+    bench.take(first, drop)
+    assert [type(m) for m in bench.told()] == [Mark, OrderProposal]
+    assert (bench.memory.taken, bench.memory.dropped) == (2, 0)
+
+
 # Restart of the process
 
 
@@ -560,7 +573,11 @@ def test_a_decision_known_to_the_journal_is_never_made_again(bench):
     bench.told()
     signal = proposal.signal
     bench.cell.value = TraderMemory(
-        last=first, state=Decimal(100), close=Decimal(100), pending=Pending(drop, signal, proposal.client_order_id)
+        is_warm=True,
+        last=first,
+        state=Decimal(100),
+        close=Decimal(100),
+        pending=Pending(drop, signal, proposal.client_order_id),
     )
     bench.restart()
     assert [type(m) for m in bench.told()] == [Mark, OrderEnded]
