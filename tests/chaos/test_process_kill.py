@@ -14,6 +14,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,7 @@ def test_books_survive_any_kill(tmp_path, record_property):
                 trial.kill()
                 if not exchange.is_running:
                     exchange.start()
+                assert exchange.state()["reused_client_order_ids"] == 0, "an order was sent twice"
             settle_and_stop(trial)
             trial.counts += assert_same_books(exchange.state(), trial.data, "testnet")
             assert_nothing_broke(trial)
@@ -222,8 +224,17 @@ def test_books_survive_any_kill(tmp_path, record_property):
 def settle_and_stop(trial: Trial) -> None:
     trial.launch_and_recover()
     wait_until(lambda: not trial.unresolved(), 20, "the fate of every order is known")
+    wait_until(lambda: knows_its_money(trial), 20, "cash and positions as the running bot knows them")
     trial.bot.send(signal.SIGTERM)
     assert trial.bot.ends(10) == 0
+
+
+def knows_its_money(trial: Trial) -> bool:
+    """Whether the actors themselves, not only what is stored, have what the exchange has; not while an order is out."""
+    status = ask(trial.data / "control.sock", {"command": "status"})
+    held = {asset: Decimal(balance["free"]) for asset, balance in trial.exchange.state()["balances"].items()}
+    known = {symbol.removesuffix("USDT"): Decimal(view["position"]) for symbol, view in status["symbols"].items()}
+    return {**known, "USDT": Decimal(status["cash"])} == held
 
 
 def assert_nothing_broke(trial: Trial) -> None:
