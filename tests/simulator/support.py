@@ -165,6 +165,13 @@ class Socket:
     def read(self) -> Any:
         return json.loads(self.raw.recv())
 
+    def drain(self, into: list[Any] | None = None) -> None:
+        """Read until that raises."""
+        while True:
+            frame = self.read()
+            if into is not None:
+                into.append(frame)
+
     def read_kline(self) -> Any:
         """Return the next kline event, bare or wrapped."""
         while True:
@@ -191,7 +198,9 @@ class Socket:
 @contextmanager
 def running(profile: Profile | None = None, profile_name: str = "com", **config: Any) -> Any:
     """Start an exchange that updates often, yield a client, stop it."""
-    exchange = SimulatedExchange(SimulatorConfig(**{"seed": 7, "interval_ms": 40, "profile": profile_name, **config}), profile=profile)
+    exchange = SimulatedExchange(
+        SimulatorConfig(**{"seed": 7, "interval_ms": 40, "profile": profile_name, **config}), profile=profile
+    )
     try:
         yield LiveClient(exchange.start())
     finally:

@@ -3,6 +3,7 @@
 import http.client
 import json
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -80,9 +81,7 @@ def test_bad_bodies_and_paths(live: LiveClient) -> None:
         answer = live._send("POST", "/sim/fault", "", body, {})
         assert answer.status == 400
     assert live.get("/sim/nothing").status == 404
-    assert live.control("next").json == (
-        "the exchange was not started with --step: its klines come by themselves\n"
-    )
+    assert live.control("next").json == ("the exchange was not started with --step: its klines come by themselves\n")
 
 
 def test_executed_without_a_reply(fresh: LiveClient) -> None:
@@ -201,8 +200,7 @@ def test_ws_cut_at_once_and_again(fresh: LiveClient) -> None:
     fresh.control("fault", kind="ws_cut", count=2)
     for socket in (one, two):
         with pytest.raises((websocket.WebSocketConnectionClosedException, ConnectionResetError)):
-            while True:
-                socket.read()
+            socket.drain()
         socket.raw.shutdown()
     three = fresh.socket("/ws/btcusdt@kline_1m")
     with pytest.raises((websocket.WebSocketConnectionClosedException, ConnectionResetError)):
@@ -224,8 +222,7 @@ def test_ws_silent_is_open_without_data_while_new_connections_work(fresh: LiveCl
     socket.raw.settimeout(0.1)
     seen: list[Any] = []
     with pytest.raises(websocket.WebSocketTimeoutException):
-        while True:
-            seen.append(socket.read())
+        socket.drain(seen)
     assert all(e["E"] < before["E"] for e in seen)
     socket.raw.settimeout(5)
     assert socket.read()["E"] > event["E"]
@@ -249,10 +246,10 @@ def test_ws_duplicate_and_late(fresh: LiveClient) -> None:
     fresh.control("fault", kind="ws_duplicate", count=1)
     seen = [socket.raw.recv() for _ in range(5)]
     assert len(set(seen)) == 4
-    assert any(a == b for a, b in zip(seen, seen[1:], strict=False))
+    assert any(a == b for a, b in pairwise(seen))
     fresh.control("fault", kind="ws_late", count=1)
     events = [socket.read()["E"] for _ in range(6)]
-    late = [b for a, b in zip(events, events[1:], strict=False) if b < a]
+    late = [b for a, b in pairwise(events) if b < a]
     assert len(late) == 1
     assert late[0] in [*(json.loads(text)["E"] for text in seen), *events]
     socket.close()
@@ -267,7 +264,12 @@ def test_state(fresh: LiveClient) -> None:
     assert set(state) == {"orders", "fills", "balances", "requests", "reused_client_order_ids"}
     good, bad = state["orders"]
     assert good == last_order(fresh, "good").json
-    assert (bad["clientOrderId"], bad["status"], bad["reject"], bad["origQty"]) == ("bad", "REJECTED", -1013, "0.00000100")
+    assert (bad["clientOrderId"], bad["status"], bad["reject"], bad["origQty"]) == (
+        "bad",
+        "REJECTED",
+        -1013,
+        "0.00000100",
+    )
     trades = fresh.signed("GET", "/api/v3/myTrades", symbol="BTCUSDT").json
     assert state["fills"] == [{**trade, "clientOrderId": "good"} for trade in trades]
     assert state["fills"][0]["isBuyer"] is True

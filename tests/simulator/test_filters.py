@@ -57,7 +57,13 @@ def test_market_by_quantity(btc: Desk, quantity: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("amount", "expected"),
-    [("4.99999999", "NOTIONAL"), ("5", "NOTIONAL"), ("6", "ok"), ("6000000", "MARKET_LOT_SIZE"), ("0", "Invalid quoteOrderQty.")],
+    [
+        ("4.99999999", "NOTIONAL"),
+        ("5", "NOTIONAL"),
+        ("6", "ok"),
+        ("6000000", "MARKET_LOT_SIZE"),
+        ("0", "Invalid quoteOrderQty."),
+    ],
 )
 def test_market_by_quote(btc: Desk, amount: str, expected: str) -> None:
     if amount == "5":

@@ -2,6 +2,7 @@
 
 import random
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 
@@ -24,7 +25,7 @@ def closes(push_ms: int, seconds: int, seed: int = 1) -> list[float]:
 def test_moves_of_one_percent_come_every_few_seconds_at_any_interval(push_ms: int) -> None:
     seconds = max(600, push_ms // 10)
     seen = closes(push_ms, seconds)
-    moves = [later / earlier for earlier, later in zip(seen, seen[1:], strict=False)]
+    moves = [later / earlier for earlier, later in pairwise(seen)]
     down, up = sum(m <= 0.99 for m in moves), sum(m >= 1.01 for m in moves)
     every_s = seconds / (down + up)
     assert every_s <= max(8, push_ms / 1000 * 1.1)
@@ -39,7 +40,7 @@ def test_it_neither_dies_nor_explodes_in_ten_days() -> None:
 
 def test_jumps_have_a_fat_tail() -> None:
     seen = closes(2000, 50_000)
-    sizes = sorted(abs(b / a - 1) for a, b in zip(seen, seen[1:], strict=False))
+    sizes = sorted(abs(b / a - 1) for a, b in pairwise(seen))
     jumps = [size for size in sizes if size >= 0.0115]
     assert max(jumps) > 0.04
     assert sum(jumps) / len(jumps) < 0.018
@@ -74,6 +75,9 @@ def test_every_candle_is_closed_once_and_in_order() -> None:
     fives = [opened for interval, opened, is_closed, _ in seen if is_closed and interval == "5m"]
     assert fives == sorted(set(fives))
     assert len(fives) == 3
+    boundaries = [n for n, (interval, *_) in enumerate(seen) if interval == "5m"]
+    assert all(seen[n - 1][0] == "1m" and seen[n - 1][2] for n in boundaries)
+    assert all(seen[n - 1][1] + 60_000 == seen[n][1] + 300_000 for n in boundaries)
     last_of: dict[int, Decimal] = {}
     for interval, opened, is_closed, close in seen:
         if interval != "1m":
@@ -81,6 +85,21 @@ def test_every_candle_is_closed_once_and_in_order() -> None:
         if is_closed:
             assert close == last_of.get(opened, close)
         last_of[opened] = close
+
+
+def test_an_open_long_candle_holds_all_its_minutes() -> None:
+    desk = Desk()
+    series = desk.exchange.markets["BTCUSDT"].series
+    for _ in range(150):
+        drive(desk, 1, 2000)
+        hour = series.view("1h")
+        assert hour is not None
+        minutes = series.klines("1m", hour.open_time, hour.close_time, 1000)
+        assert hour.high == max(m.high for m in minutes)
+        assert hour.low == min(m.low for m in minutes)
+        assert (hour.open, hour.close) == (minutes[0].open, minutes[-1].close)
+        assert hour.volume == sum(m.volume for m in minutes)
+        assert hour.trades == sum(m.trades for m in minutes)
 
 
 def test_a_pause_is_filled_with_candles_without_trades() -> None:
@@ -91,7 +110,7 @@ def test_a_pause_is_filled_with_candles_without_trades() -> None:
     rows = desk.get("/api/v3/klines", symbol="BTCUSDT", interval="1m", limit=10).json
     assert all(Decimal(x) == before for row in rows[:-1] for x in row[1:5])
     assert all(row[8] == 0 and row[5] == "0.00000000" for row in rows[1:-1])
-    assert [b[0] - a[0] for a, b in zip(rows, rows[1:], strict=False)] == [60_000] * 9
+    assert [b[0] - a[0] for a, b in pairwise(rows)] == [60_000] * 9
 
 
 def test_a_long_pause_costs_no_time() -> None:
@@ -118,7 +137,7 @@ def test_history_is_always_the_same_and_ends_at_the_price() -> None:
         "1m", NOW - NOW % 60_000, rules.start_price, 100
     )
     assert made[-1].close == rules.start_price
-    assert all(a.close == b.open and a.close_time + 1 == b.open_time for a, b in zip(made, made[1:], strict=False))
+    assert all(a.close == b.open and a.close_time + 1 == b.open_time for a, b in pairwise(made))
 
 
 @pytest.mark.parametrize("price", ["64010.01", "0.16123", "0.00001"])
@@ -153,6 +172,15 @@ def test_a_set_price_is_the_next_close_also_where_the_candle_ends() -> None:
     desk.clock.advance(1)
     assert not desk.exchange.advance("BTCUSDT", True)
     assert abs(desk.exchange.markets["BTCUSDT"].price / Decimal("50000.5") - 1) < Decimal("0.09")
+
+
+def test_a_set_price_closes_the_candle_that_a_move_ends() -> None:
+    desk = Desk()
+    desk.exchange.set_price("BTCUSDT", Decimal("50000.5"))
+    desk.clock.advance(60_000)
+    over = dict(desk.exchange.advance("BTCUSDT", True))
+    assert over["1m"].close == Decimal("50000.5")
+    assert desk.exchange.markets["BTCUSDT"].price == Decimal("50000.5")
 
 
 def test_a_set_price_holds_until_every_stream_has_seen_it() -> None:

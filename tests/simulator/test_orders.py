@@ -91,7 +91,13 @@ def test_commission_is_rounded_up_and_of_a_sell_in_quote(btc: Desk) -> None:
     btc.give("BTC", "1")
     fills = btc.order(side="SELL", quantity="0.00011").json["fills"]
     assert fills == [
-        {**fills[0], "price": "59999.00000000", "qty": "0.00011000", "commission": "0.00659989", "commissionAsset": "USDT"}
+        {
+            **fills[0],
+            "price": "59999.00000000",
+            "qty": "0.00011000",
+            "commission": "0.00659989",
+            "commissionAsset": "USDT",
+        }
     ]
     bought = btc.order(quantity="0.00009").json["fills"][0]
     assert (bought["commission"], bought["commissionAsset"]) == ("0.00000009", "BTC")
@@ -127,7 +133,9 @@ def test_what_is_taken_is_gone_until_the_next_move(btc: Desk) -> None:
     assert prices == ["60008.00000000", "60013.00000000"]
 
 
-@pytest.mark.parametrize(("kind", "has_status", "has_fills"), [("ACK", False, False), ("RESULT", True, False), ("FULL", True, True)])
+@pytest.mark.parametrize(
+    ("kind", "has_status", "has_fills"), [("ACK", False, False), ("RESULT", True, False), ("FULL", True, True)]
+)
 def test_response_types(btc: Desk, kind: str, has_status: bool, has_fills: bool) -> None:
     reply = btc.order(quantity="0.001", newOrderRespType=kind).json
     assert ("status" in reply, "fills" in reply) == (has_status, has_fills)

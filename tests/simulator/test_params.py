@@ -16,7 +16,9 @@ def illegal(name: str, pattern: str = DECIMAL) -> str:
     return f"Illegal characters found in parameter '{name}'; legal range is '{pattern}'."
 
 
-@pytest.mark.parametrize("text", ["1e-05", "0,001", "+5", "-1", ".5", "5.", "NaN", "Infinity", "0x1", " 1", "1_000", "٣"])
+@pytest.mark.parametrize(
+    "text", ["1e-05", "0,001", "+5", "-1", ".5", "5.", "NaN", "Infinity", "0x1", " 1", "1_000", "٣"]
+)
 @pytest.mark.parametrize("name", ["quantity", "price"])
 def test_decimals_must_be_plain(desk: Desk, name: str, text: str) -> None:
     assert desk.order(**{**LIMIT, name: text}).error == (400, -1100, illegal(name))
@@ -69,7 +71,11 @@ def test_decimals_must_be_plain(desk: Desk, name: str, text: str) -> None:
             -1013,
             "This symbol does not allow the specified self-trade prevention mode.",
         ),
-        ({**MARKET, "type": "STOP_LOSS", "stopPrice": "1"}, -2010, "Stop loss orders are not supported for this symbol."),
+        (
+            {**MARKET, "type": "STOP_LOSS", "stopPrice": "1"},
+            -2010,
+            "Stop loss orders are not supported for this symbol.",
+        ),
         (
             {**LIMIT, "icebergQty": "0.0005"},
             -2010,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def test_candles_of_every_interval_are_not_contradicted(tmp_path: Path) -> None:
         opens = sorted(after)
         assert len(opens) >= 70
         if interval in ("1m", "3m"):
-            assert len({b - a for a, b in zip(opens, opens[1:], strict=False)}) == 1
+            assert len({b - a for a, b in pairwise(opens)}) == 1
     again.exchange.close()
 
 
@@ -184,7 +185,7 @@ def test_a_tape_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert served[2].close == 102
     rows = again.get("/api/v3/klines", symbol="BTCUSDT", interval="1m", limit=1000).json
     assert [float(row[4]) for row in rows[-3:]] == [101, 101, 102] or [float(row[4]) for row in rows[-2:]] == [101, 102]
-    assert all(a[6] + 1 == b[0] for a, b in zip(rows, rows[1:], strict=False))
+    assert all(a[6] + 1 == b[0] for a, b in pairwise(rows))
     assert again.balance("BTC")[0] == Decimal("0.999")
     again.exchange.close()
 

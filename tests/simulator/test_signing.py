@@ -82,7 +82,9 @@ def test_signature_may_stand_anywhere_and_in_either_case(desk: Desk) -> None:
 def test_signing_unencoded_and_sending_encoded_is_refused(desk: Desk) -> None:
     plain = f'symbols=["BTCUSDT"]&timestamp={NOW}'
     encoded = query_of({"symbols": '["BTCUSDT"]', "timestamp": NOW})
-    answer = desk.send("GET", "/api/v3/openOrders", f"{encoded}&signature={sign(desk.secret, plain)}", x_mbx_apikey=desk.key)
+    answer = desk.send(
+        "GET", "/api/v3/openOrders", f"{encoded}&signature={sign(desk.secret, plain)}", x_mbx_apikey=desk.key
+    )
     assert answer.code == -1104  # symbols is unknown here: parameters come before the signature
     encoded = query_of({"symbol": "BTC.USDT", "timestamp": NOW}).replace(".", "%2E")
     answer = desk.send(
@@ -139,7 +141,14 @@ def test_recv_window_form(desk: Desk) -> None:
         answer = desk.signed("GET", "/api/v3/openOrders", recvWindow=window)
         return 0 if answer.status == 200 else answer.code
 
-    assert [ask(w) for w in ("60000", "60001", "5000.5", "5000.1234", "-1", "1e3")] == [0, -1131, 0, -1100, -1100, -1100]
+    assert [ask(w) for w in ("60000", "60001", "5000.5", "5000.1234", "-1", "1e3")] == [
+        0,
+        -1131,
+        0,
+        -1100,
+        -1100,
+        -1100,
+    ]
     assert Desk("us").signed("GET", "/api/v3/openOrders", recvWindow="5000.5").code == -1100
 
 

@@ -3,6 +3,7 @@
 import gzip
 import zipfile
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def test_made_up_markets_step_in_turn() -> None:
     assert opens[0] == NOW - NOW % 60_000 + 60_000
     assert all(s[2].low <= s[2].close <= s[2].high for s in served if s)
     rows = desk.get("/api/v3/klines", symbol="BTCUSDT", interval="1m").json
-    assert all(a[6] + 1 == b[0] for a, b in zip(rows, rows[1:], strict=False))
+    assert all(a[6] + 1 == b[0] for a, b in pairwise(rows))
 
 
 def test_nothing_moves_by_itself() -> None:
@@ -106,9 +107,7 @@ def test_nothing_moves_by_itself() -> None:
 def test_files_play_by_themselves_and_close_exactly(tmp_path: Path) -> None:
     path = tmp_path / "BTCUSDT-1m-x.csv"
     first = 1_600_000_020_000
-    rows = [
-        f"{first + n * 60_000},{100 + n},{110 + n},{90 + n},{105 + n},12.5,,,,,," for n in range(30)
-    ]
+    rows = [f"{first + n * 60_000},{100 + n},{110 + n},{90 + n},{105 + n},12.5,,,,,," for n in range(30)]
     path.write_text("open_time,open,high,low,close,volume,c,q,n,a,b,i\n" + "\n".join(rows) + "\n")
     with running(files=(path,), speed=D(600), interval_ms=20) as client:
         socket = client.socket("/ws/btcusdt@kline_1m")
@@ -176,7 +175,9 @@ def test_the_interval_of_the_rows_where_the_name_has_none(tmp_path: Path) -> Non
 
 def test_microseconds(tmp_path: Path) -> None:
     path = write_klines(tmp_path / "BTCUSDT-1m.csv", ["1", "2"])
-    path.write_text(path.read_text().replace("1600000020000,", "1600000020000000,").replace("1600000080000,", "1600000080000000,"))
+    path.write_text(
+        path.read_text().replace("1600000020000,", "1600000020000000,").replace("1600000080000,", "1600000080000000,")
+    )
     assert [r.open_time for r in read_tapes((path,))[0].rows] == [1_600_000_020_000, 1_600_000_080_000]
 
 
@@ -210,3 +211,10 @@ def test_a_missing_file_and_two_intervals(tmp_path: Path) -> None:
     five = write_klines(tmp_path / "BTCUSDT-5m-a.csv", ["1"], 1_600_000_200_000, 300_000)
     with pytest.raises(SimulatorError, match="one series has one"):
         read_tapes((one, five))
+
+
+def test_the_commission_of_a_buy_is_rounded_up(tmp_path: Path) -> None:
+    desk = Desk(files=(write_klines(tmp_path / "FOOUSDT-1m-x.csv", ["1000000"]),), step=True)
+    desk.exchange.next_step()
+    bought = desk.order(symbol="FOOUSDT", quantity="0.0012341").json
+    assert bought["fills"][0]["commission"] == "0.00000124"  # of 0.0000012341
