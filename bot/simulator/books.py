@@ -15,7 +15,7 @@ from bot.simulator.profiles import SymbolRules
 
 OPEN_STATUSES = frozenset({"NEW", "PARTIALLY_FILLED"})
 FIRST_ORDER_ID = 4_281_001
-START_CASH = ("USDT", Decimal(10000))
+START_CASH = Decimal(10000)
 _ALPHANUMERIC = string.ascii_letters + string.digits
 
 
@@ -114,7 +114,8 @@ def new_client_order_id() -> str:
 class Books:
     """One account: balances, orders and fills. Every change is in the journal before the call returns."""
 
-    def __init__(self, journal: Journal, commission_rate: Decimal, assets: list[str]) -> None:
+    def __init__(self, journal: Journal, commission_rate: Decimal, assets: list[str], cash_asset: str) -> None:
+        """Take up the journal's books, or begin with 10000 of `cash_asset` and nothing of the other `assets`."""
         self._journal = journal
         self._rate = commission_rate
         self.balances: dict[str, Balance] = {}
@@ -126,15 +127,14 @@ class Books:
         self._by_client_id: dict[tuple[str, str], Order] = {}
         self._trade_ids: dict[str, int] = {}
         self.update_time = 0
-        self._load()
+        self._load(cash_asset)
         for asset in assets:
             self.balances.setdefault(asset, Balance())
 
-    def _load(self) -> None:
+    def _load(self, cash_asset: str) -> None:
         stored = self._journal.fact("balances")
         if stored is None:
-            asset, cash = START_CASH
-            self.balances[asset] = Balance(cash)
+            self.balances[cash_asset] = Balance(START_CASH)
             self._journal.set_fact("balances", msgspec.json.encode(self.balances).decode())
         else:
             self.balances = msgspec.json.decode(stored, type=dict[str, Balance])

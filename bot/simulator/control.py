@@ -1,6 +1,15 @@
 """Decides what the exchange's own paths /sim/... do: set a price, step, order a fault, show the books.
 
-Source: contract, section 7.
+Source: contract, section 7. Where that leaves it open:
+
+* `order_executed_*` wait for an order that is executed: one that is refused is answered and does not use them up.
+* `delay` holds back the reply; the request is handled at once.
+* `ws_cut`, `ws_silent` and `ws_frame` befall all connections, the first time at once if there is one, each further
+  time when the next kline is to be sent to a connection that is not silent. A silent connection gets nothing at all, no
+  ping and no reply; one that is opened meanwhile works.
+* `ws_duplicate` and `ws_late` count updates of one stream; late is the update before, sent again after the newer one.
+* `clock_skew` counts requests that read the clock (signed ones, time, exchangeInfo); without a `count` it stays until
+  another replaces it, 0 ms ends it. Everything but the clock that a request sees goes by the true time.
 """
 
 import json

@@ -29,6 +29,7 @@ SECOND_PUSH_MS = 1000
 PRUNE_EVERY_MS = 3_600_000
 _KEY_LETTERS = string.ascii_letters + string.digits
 BASE_INTERVAL = "1m"
+CASH_ASSET = "USDT"  # or the first symbol's quote asset, where no symbol has this one
 
 Closed = list[tuple[str, Candle]]
 
@@ -93,7 +94,9 @@ class Exchange:
             tape = tapes.get(symbol)
             self.markets[symbol] = self._replayed(tape, shift_ms, seed) if tape else self._made_up(symbol, seed, runs)
         assets = [asset for market in self.markets.values() for asset in (market.rules.base, market.rules.quote)]
-        self.books = Books(journal, self.profile.commission_rate, [*dict.fromkeys(assets)])
+        quotes = [market.rules.quote for market in self.markets.values()]
+        cash_asset = CASH_ASSET if CASH_ASSET in quotes else quotes[0]
+        self.books = Books(journal, self.profile.commission_rate, [*dict.fromkeys(assets)], cash_asset)
         for symbol, market in self.markets.items():
             stored = int(journal.fact(f"trade_id:{symbol}") or 0)
             market.trade_id = max(stored, self.books.last_trade_id(symbol)) + 1000
@@ -161,7 +164,7 @@ class Exchange:
         rules = symbol_rules(self.profile, tape.symbol, tape.rows[0].open, self.config.step)
         maker = HistoryMaker(seed, rules, tape.grid, tape.rows[0].open)
         begin = tape.rows[0].open_time + shift_ms
-        series = self._series(rules, tape.interval, maker, begin, tape.rows[0].open, tape.interval == "1m")
+        series = self._series(rules, tape.interval, maker, begin, tape.rows[0].open, seconds=False)
         market = ReplayMarket(rules, series, tape, position, shift_ms, seed, self.config.step)
         if position:
             market.fill_pause()

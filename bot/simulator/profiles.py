@@ -210,10 +210,9 @@ def _filters(name: str, listing: _Listing, average_minutes: int) -> tuple[Mappin
     shown = []
     for filter_type in _FILTER_ORDER[name]:
         fields = {
-            key: text8(Decimal(value)) if isinstance(value, str) and "Multiplier" not in key and "ultiplier" not in key
-            else value
+            key: text8(Decimal(value)) if isinstance(value, str) and "multiplier" not in key.lower() else value
             for key, value in by_type[filter_type].items()
-        }  # fmt: skip
+        }
         shown.append({"filterType": filter_type, **fields})
     return tuple(shown)
 

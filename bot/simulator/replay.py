@@ -203,7 +203,7 @@ class ReplayMarket:
         self.position += 1
         self._depth = None
         close, self.forced = self.forced, None
-        return _ending(row, close) if close is not None else row
+        return self._with_ids(_ending(row, close) if close is not None else row)
 
     @exact
     def advance(self, now_ms: int, is_push: bool) -> list[tuple[str, Candle]]:
@@ -228,7 +228,7 @@ class ReplayMarket:
         while row is not None and row.close_time < now_ms:
             candle = self.next_candle()
             assert candle is not None
-            over += self.series.append_closed(self._with_ids(candle))
+            over += self.series.append_closed(candle)
             row = self.peek()
         return over
 

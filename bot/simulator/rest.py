@@ -3,6 +3,7 @@
 Source: the order of checks is assumed by the fact sheet, section 4.3; Binance does not document it.
 """
 
+import contextlib
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -104,6 +105,9 @@ class RestApi:
             return reply
         except ApiError as error:
             if self._is_new_order(request):
+                if not texts:  # refused before its parameters were read
+                    with contextlib.suppress(ApiError):
+                        texts = _values(request)
                 exchange.note_requests()
                 exchange.books.note_rejected(texts, error.code, now)
             reply = Reply(error.status, msgspec.json.encode(error.body()))

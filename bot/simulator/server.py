@@ -20,7 +20,6 @@ START_WITHIN_S = 10.0
 STOP_WITHIN_S = 2.0
 FLUSH_EVERY_S = 1.0
 SHORTEST_SLEEP_S = 0.001
-LARGEST_BODY = 1 << 20
 
 
 class SimulatedExchange:

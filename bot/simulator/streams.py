@@ -319,6 +319,10 @@ class StreamHub:
     def _subscribe(self, connection: Connection, names: list[str]) -> None:
         """Unknown names are taken and stay silent. Source: Binance, WebSocket streams; observed."""
         for name in names:
+            symbol, _, interval = name.partition("@kline_")
+            market = self._exchange.markets.get(symbol.upper())
+            if market is not None and interval in market.series.intervals:
+                market.series.view(interval)  # from now on its candles are built, so that each is seen to close
             connection.streams[name] = None
             self._subscribers.setdefault(name, set()).add(connection)
 
