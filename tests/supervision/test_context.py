@@ -186,6 +186,7 @@ def test_a_watcher_of_nobody_is_told_at_once_and_a_dead_one_never(scene: Scene) 
     scene.tell(13)
     scene.script.log.wait(Terminated("nobody", 0, "unknown"))
     scene.tell(13, to=B)
+    scene.recorder.wait(ActorRestarted, "b")
     scene.settle()
     assert Terminated("b", 1, "ValueError: x") not in scene.script.log.messages()
 

@@ -247,3 +247,11 @@ def test_too_many_failures_at_the_root_stop_the_process(scene: Scene) -> None:
     assert scene.escalation.wait(5)
     assert scene.escalated == ["a: more than 2 failures in 30000 ms, last: ValueError: always"]
     assert len(scene.recorder.of(ActorFailed)) == 3
+    scene.system.kill(scene.system_name, "vanish")
+    thread = scene.system._supervisor.thread  # type: ignore[union-attr]
+    scene.clock.advance(250)
+    assert thread is not None
+    thread.join(5)
+    guardian = next(t for t in threading.enumerate() if t.name == "guardian")
+    guardian.join(5)
+    assert len(scene.escalated) == 1, "once is enough"
