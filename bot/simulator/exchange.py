@@ -64,7 +64,7 @@ class Exchange:
         seed = str(config.seed) if config.seed is not None else self._kept("seed", lambda: secrets.token_hex(8))
         runs = int(journal.fact("runs") or 0)
         journal.set_fact("runs", str(runs + 1))
-        played = msgspec.json.encode([[t.symbol, t.interval, t.rows[0].open_time, len(t.rows)] for t in tapes.values()])
+        played = msgspec.json.encode([[t.symbol, t.interval, t.row(0).open_time, len(t)] for t in tapes.values()])
         if journal.fact("played") not in (None, played.decode()):
             journal.forget_klines()
         journal.set_fact("played", played.decode())
@@ -161,10 +161,11 @@ class Exchange:
 
     def _replayed(self, tape: Tape, shift_ms: int, seed: str) -> ReplayMarket:
         position = self._positions.get(tape.symbol, 0)
-        rules = symbol_rules(self.profile, tape.symbol, tape.rows[0].open, self.config.step)
-        maker = HistoryMaker(seed, rules, tape.grid, tape.rows[0].open)
-        begin = tape.rows[0].open_time + shift_ms
-        series = self._series(rules, tape.interval, maker, begin, tape.rows[0].open, seconds=False)
+        first = tape.row(0)
+        rules = symbol_rules(self.profile, tape.symbol, first.open, self.config.step)
+        maker = HistoryMaker(seed, rules, tape.grid, first.open)
+        begin = first.open_time + shift_ms
+        series = self._series(rules, tape.interval, maker, begin, first.open, seconds=False)
         market = ReplayMarket(rules, series, tape, position, shift_ms, seed, self.config.step)
         if position:
             market.fill_pause()

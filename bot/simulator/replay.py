@@ -24,17 +24,22 @@ COLUMNS = 6  # open_time, open, high, low, close, volume must be there; the othe
 
 @dataclass(frozen=True)
 class Tape:
-    """The rows of one symbol's files, oldest first, each with its original times."""
+    """The rows of one symbol's files, oldest first, kept as text: a month of minutes as numbers would take 100 MB."""
 
     symbol: str
     interval: str
-    rows: tuple[Candle, ...]
+    lines: tuple[str, ...]
+    grid: Decimal  # the smallest difference of two prices that the files can show
 
-    @property
-    def grid(self) -> Decimal:
-        """The smallest difference of two prices that the files can show."""
-        places = max(max(decimals(c.open), decimals(c.high), decimals(c.low), decimals(c.close)) for c in self.rows)
-        return Decimal(1).scaleb(-places)
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def row(self, number: int) -> Candle:
+        """Return row `number`, with its original times; without a close time in the file it ends with its interval."""
+        candle = _candle(self.lines[number].split(","))
+        if candle.close_time <= candle.open_time:
+            candle.close_time = _end(candle.open_time, self.interval)
+        return candle
 
 
 def read_tapes(files: tuple[Path, ...]) -> list[Tape]:
@@ -43,42 +48,54 @@ def read_tapes(files: tuple[Path, ...]) -> list[Tape]:
     Rows may stand in any order; of rows with the same open time the first one counts. Raises SimulatorError, with file
     and line, for what cannot be read.
     """
-    rows: dict[str, dict[int, Candle]] = {}
+    taken: dict[str, dict[int, str]] = {}
     intervals: dict[str, tuple[str, Path]] = {}
+    places: dict[str, int] = {}
     for path in files:
         parts = path.name.split(".")[0].split("-")
         symbol = parts[0].upper()
-        read = list(_read_rows(path))
-        if not read:
+        rows = taken.setdefault(symbol, {})
+        opens = []
+        for candle, line in _read_rows(path):
+            opens.append(candle.open_time)
+            rows.setdefault(candle.open_time, line)
+            shown = max(map(decimals, (candle.open, candle.high, candle.low, candle.close)))
+            places[symbol] = max(places.get(symbol, 0), shown)
+        if not opens:
             raise SimulatorError(f"{path}: no rows")
         interval = parts[1] if len(parts) > 1 else ""
         interval = {"1mo": "1M"}.get(interval, interval)
         if interval not in INTERVAL_MS:
-            interval = _interval_of(path, [candle.open_time for candle in read])
+            interval = _interval_of(path, opens)
         known, first = intervals.setdefault(symbol, (interval, path))
         if known != interval:
             raise SimulatorError(f"{path}: its interval is {interval}, that of {first} is {known}; one series has one")
-        taken = rows.setdefault(symbol, {})
-        for candle in read:
-            candle.close_time = bucket(candle.open_time, interval)[1]
-            taken.setdefault(candle.open_time, candle)
     return [
-        Tape(symbol, intervals[symbol][0], tuple(sorted(taken.values(), key=lambda candle: candle.open_time)))
-        for symbol, taken in rows.items()
+        Tape(
+            symbol,
+            intervals[symbol][0],
+            tuple(line for _, line in sorted(rows.items())),
+            Decimal(1).scaleb(-places[symbol]),
+        )
+        for symbol, rows in taken.items()
     ]
 
 
-def _read_rows(path: Path) -> Iterator[Candle]:
-    for number, line in enumerate(_lines(path), start=1):
-        fields = line.strip().split(",")
-        if fields == [""] or (number == 1 and not fields[0].strip().lstrip("-").isdigit()):
+def _end(open_time: int, interval: str) -> int:
+    return bucket(open_time, interval)[1] if interval == "1M" else open_time + INTERVAL_MS[interval] - 1
+
+
+def _read_rows(path: Path) -> Iterator[tuple[Candle, str]]:
+    for number, text in enumerate(_lines(path), start=1):
+        line = text.strip()
+        fields = line.split(",")
+        if not line or (number == 1 and not fields[0].strip().lstrip("-").isdigit()):
             continue
         try:
-            yield _candle(fields)
+            yield _candle(fields), line
         except (ValueError, InvalidOperation) as error:
-            raise SimulatorError(
-                f"{path}:{number}: not a kline row ({error or 'bad number'}): {line.strip()[:80]}"
-            ) from error
+            reason = str(error) if isinstance(error, ValueError) else "a number is none"
+            raise SimulatorError(f"{path}:{number}: not a kline row ({reason}): {line[:80]}") from error
 
 
 def _lines(path: Path) -> list[str]:
@@ -88,11 +105,11 @@ def _lines(path: Path) -> list[str]:
                 names = [name for name in archive.namelist() if name.endswith(".csv")]
                 if len(names) != 1:
                     raise SimulatorError(f"{path}: holds {len(names)} csv files, not one")
-                return io.TextIOWrapper(io.BytesIO(archive.read(names[0])), "utf-8").readlines()
+                return io.TextIOWrapper(io.BytesIO(archive.read(names[0])), "utf-8-sig").readlines()
         if path.suffix == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8") as stream:
+            with gzip.open(path, "rt", encoding="utf-8-sig") as stream:
                 return stream.readlines()
-        return path.read_text("utf-8").splitlines()
+        return path.read_text("utf-8-sig").splitlines()
     except (OSError, EOFError, UnicodeDecodeError, zipfile.BadZipFile) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SimulatorError(f"{path}: cannot be read ({reason})") from error
@@ -101,9 +118,8 @@ def _lines(path: Path) -> list[str]:
 def _candle(fields: list[str]) -> Candle:
     if len(fields) < COLUMNS:
         raise ValueError(f"{len(fields)} columns")
-    open_time = int(fields[0])
-    if open_time >= MICROSECONDS_FROM:
-        open_time //= 1000
+    open_time = _milliseconds(fields[0])
+    close_text = fields[6].strip() if len(fields) > 6 else ""
     prices = [Decimal(text) for text in fields[1:5]]
     volumes = [Decimal(text) if text.strip() else None for text in (fields[5], *fields[7:8], *fields[9:11])]
     volumes += [None] * (4 - len(volumes))
@@ -119,7 +135,7 @@ def _candle(fields: list[str]) -> Candle:
     count = fields[8].strip() if len(fields) > 8 else ""
     return Candle(
         open_time,
-        open_time,
+        _milliseconds(close_text) if close_text else open_time,
         opened,
         high,
         low,
@@ -130,6 +146,11 @@ def _candle(fields: list[str]) -> Candle:
         round8(taker or ZERO),
         round8(taker_quote or ZERO),
     )
+
+
+def _milliseconds(text: str) -> int:
+    value = int(text)
+    return value // 1000 if value >= MICROSECONDS_FROM else value
 
 
 def _interval_of(path: Path, times: list[int]) -> str:
@@ -147,7 +168,7 @@ def shift_for(tapes: list[Tape], positions: dict[str, int], begin_ms: int, round
     `round_up`: at the next boundary instead of the one before.
     """
     length = max(INTERVAL_MS[tape.interval] for tape in tapes)
-    firsts = [tape.rows[positions[t]].open_time for tape in tapes if positions[t := tape.symbol] < len(tape.rows)]
+    firsts = [tape.row(positions[t]).open_time for tape in tapes if positions[t := tape.symbol] < len(tape)]
     if not firsts:
         return 0
     aligned = -(-begin_ms // length) * length if round_up else begin_ms // length * length
@@ -182,6 +203,7 @@ class ReplayMarket:
         self._seed = seed
         self._by_hand = by_hand
         self._depth: Depth | None = None
+        self._next: Candle | None = None
 
     @property
     def price(self) -> Decimal:
@@ -189,11 +211,12 @@ class ReplayMarket:
 
     def peek(self) -> Candle | None:
         """Return the row that comes next, in market time; None at the end."""
-        if self.position >= len(self._tape.rows):
-            return None
-        row = self._tape.rows[self.position]
-        opened = row.open_time + self._shift_ms
-        return msgspec.structs.replace(row, open_time=opened, close_time=bucket(opened, self._tape.interval)[1])
+        if self._next is None and self.position < len(self._tape):
+            row = self._tape.row(self.position)
+            row.open_time += self._shift_ms
+            row.close_time += self._shift_ms
+            self._next = row
+        return self._next
 
     def next_candle(self) -> Candle | None:
         """Take the next row, its close replaced where a price is set."""
@@ -201,6 +224,7 @@ class ReplayMarket:
         if row is None:
             return None
         self.position += 1
+        self._next = None
         self._depth = None
         close, self.forced = self.forced, None
         return self._with_ids(_ending(row, close) if close is not None else row)

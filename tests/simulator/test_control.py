@@ -214,7 +214,7 @@ def test_ws_cut_at_once_and_again(fresh: LiveClient) -> None:
 def test_ws_silent_is_open_without_data_while_new_connections_work(fresh: LiveClient) -> None:
     socket = fresh.socket("/ws/btcusdt@kline_1m")
     socket.read()
-    fresh.control("fault", kind="ws_silent", ms=600, count=1)
+    fresh.control("fault", kind="ws_silent", ms=1500, count=1)
     other = fresh.socket("/ws/btcusdt@kline_1m")
     before = other.read()
     while (event := other.read())["E"] < before["E"] + 300:

@@ -148,7 +148,7 @@ def test_other_intervals_and_forms(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "DOGEUSDT-5m-x.zip", "w") as archive:
         archive.writestr("DOGEUSDT-5m-x.csv", text.replace("1600000", "1600000000000"[:-6]))
     tapes = read_tapes((plain, tmp_path / "ETHUSDT-5m-x.csv.gz", tmp_path / "DOGEUSDT-5m-x.zip"))
-    assert [(t.symbol, t.interval, [r.close for r in t.rows]) for t in tapes] == [
+    assert [(t.symbol, t.interval, [t.row(n).close for n in range(len(t))]) for t in tapes] == [
         ("BTCUSDT", "5m", [100, 101]),
         ("ETHUSDT", "5m", [100, 101]),
         ("DOGEUSDT", "5m", [100, 101]),
@@ -165,7 +165,8 @@ def test_rows_in_any_order_and_twice(tmp_path: Path) -> None:
     path = write_klines(tmp_path / "BTCUSDT-1m-x.csv", ["1", "2", "3"])
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[2], lines[0], lines[1], lines[0].replace(",1,1,1,1,", ",9,9,9,9,")]) + "\n")
-    assert [r.close for r in read_tapes((path,))[0].rows] == [1, 2, 3]
+    tape = read_tapes((path,))[0]
+    assert [tape.row(n).close for n in range(len(tape))] == [1, 2, 3]
 
 
 def test_the_interval_of_the_rows_where_the_name_has_none(tmp_path: Path) -> None:
@@ -178,7 +179,9 @@ def test_microseconds(tmp_path: Path) -> None:
     path.write_text(
         path.read_text().replace("1600000020000,", "1600000020000000,").replace("1600000080000,", "1600000080000000,")
     )
-    assert [r.open_time for r in read_tapes((path,))[0].rows] == [1_600_000_020_000, 1_600_000_080_000]
+    tape = read_tapes((path,))[0]
+    assert [tape.row(n).open_time for n in (0, 1)] == [1_600_000_020_000, 1_600_000_080_000]
+    assert tape.row(1).close_time == 1_600_000_139_999
 
 
 @pytest.mark.parametrize(
