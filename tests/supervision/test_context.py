@@ -181,8 +181,7 @@ def test_a_watcher_is_told_of_each_end(scene: Scene) -> None:
 def test_a_watcher_of_nobody_is_told_at_once_and_a_dead_one_never(scene: Scene) -> None:
     scene.script.on_started = lambda actor: actor.context.watch(B if actor.context.epoch == 1 else Address("nobody"))
     scene.script.on_message[13] = once(fail(ValueError("x")))
-    scene.start(spec(scene.script, A))
-    scene.start(spec(scene.script, B))
+    scene.start(spec(scene.script, A), spec(scene.script, B))
     scene.tell(13)
     scene.script.log.wait(Terminated("nobody", 0, "unknown"))
     scene.tell(13, to=B)

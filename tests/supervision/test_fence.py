@@ -11,6 +11,8 @@ from bot.supervision import (
     ActorFailed,
     ActorQuarantined,
     ActorRestarted,
+    ActorStarted,
+    Backoff,
     DeadLetter,
     Fenced,
 )
@@ -193,6 +195,22 @@ def test_a_hang_in_started_is_a_failure_at_start(scene: Scene) -> None:
     scene.settle()
     wake(scene, action)
     assert scene.handled() == [1]
+
+
+def test_one_that_starts_too_late_is_not_taken_for_running(scene: Scene) -> None:
+    action = Hang()
+    scene.script.on_started = once(action)  # type: ignore[assignment]
+    late = Backoff(min_ms=600_000, max_ms=600_000)
+    child = spec(scene.script, start_deadline_ms=1_000, backoff=late)
+    starter = threading.Thread(target=lambda: scene.start(child))
+    starter.start()
+    action.wait()
+    scene.recorder.wait_advancing(scene.clock, ActorFailed)
+    starter.join(WAIT_S)
+    wake(scene, action)
+    scene.start(spec(scene.script, B))  # the supervisor has worked off its reports once b is up
+    assert scene.status().state == "restarting"
+    assert scene.recorder.of(ActorStarted, "a") == []
 
 
 def test_a_hang_in_the_factory_holds_nobody_up(scene: Scene) -> None:

@@ -97,6 +97,15 @@ def test_a_failure_while_it_works_off_what_waits_does_not_lose_the_rest(scene: S
     assert [d.attempts for d in scene.system.dead_letters()] == [2]
 
 
+def test_one_that_vanished_unseen_is_brought_back_too(scene: Scene) -> None:
+    scene.start(spec(scene.script, stop_deadline_ms=5_000))
+    scene.system.kill(A, "vanish")
+    scene.tell(1, 2)
+    scene.script.made[0].context.thread.join(WAIT_S)  # type: ignore[attr-defined]
+    assert scene.system.stop() == ()
+    assert scene.handled() == [1, 2]
+
+
 def test_an_idle_actor_that_is_away_is_left_alone(scene: Scene) -> None:
     scene.script.on_message[1] = fail(ValueError("x"))
     scene.start(spec(scene.script, poison_attempts=1, backoff=Backoff(min_ms=60_000, max_ms=60_000)))
