@@ -210,7 +210,9 @@ def test_one_that_starts_too_late_is_not_taken_for_running(scene: Scene) -> None
     wake(scene, action)
     scene.start(spec(scene.script, B))  # the supervisor has worked off its reports once b is up
     assert scene.status().state == "restarting"
-    assert scene.recorder.of(ActorStarted, "a") == []
+    assert scene.recorder.of(ActorStarted, "a") == scene.recorder.of(ActorRestarted) == []
+    scene.clock.advance(600_000)
+    assert scene.recorder.wait(ActorRestarted).epoch == 2
 
 
 def test_a_hang_in_the_factory_holds_nobody_up(scene: Scene) -> None:
