@@ -106,6 +106,7 @@ class Settings(_Section):
     max_gap: int = Field(2, ge=1)
     max_age: int = Field(10, ge=1)
     keep_open_klines_days: int = Field(7, ge=1)
+    on_quarantine: Literal["limits", "sell", "hold"] = "limits"
     # Below ten seconds, so that a hung actor runs again within them; above what an order call may take.
     handler_deadline_ms: int = Field(8_000, ge=100)
     feed_silence: int = Field(30, ge=3)

@@ -3,15 +3,19 @@
 Events are past tense, commands imperative. Messages about actors themselves live in `bot.supervision`.
 """
 
+from collections.abc import Mapping
 from decimal import Decimal
+from typing import get_args
 
 import msgspec
 
 from bot.domain.kline import Kline
 from bot.domain.order import Fill, Side, Trade
 from bot.domain.strategy import Signal
+from bot.supervision import Event
 
 __all__ = [
+    "TOPICS",
     "Backfilled",
     "Connect",
     "DiskSpace",
@@ -19,6 +23,7 @@ __all__ = [
     "Flush",
     "Kline",
     "LogEntries",
+    "LogEntry",
     "Mark",
     "Notice",
     "OrderEnded",
@@ -34,6 +39,16 @@ __all__ = [
     "Trade",
     "Watch",
 ]
+
+LogEntry = Kline | Trade | Event
+"""What the bridge's log takes."""
+
+TOPICS: Mapping[type, str] = {
+    Kline: "KafkaStreams",
+    Trade: "trades",
+    **dict.fromkeys(get_args(Event), "actor-events"),
+}
+"""Each type of log entry and its topic. Source: contract, section 4."""
 
 
 class StreamUp(msgspec.Struct, frozen=True):
@@ -144,11 +159,11 @@ class LogEntries(msgspec.Struct, frozen=True):
     """Consecutive entries of the event log, the last one at `upto`. Bridge to persistence."""
 
     upto: int
-    entries: tuple[Kline | Trade, ...]
+    entries: tuple[LogEntry, ...]
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """Everything up to log offset `upto` is in the store. Persistence to bridge."""
+    """Everything up to log offset `upto` that belongs in the store is there. Persistence to bridge."""
 
     upto: int
 

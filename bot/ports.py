@@ -7,6 +7,7 @@ from typing import Protocol
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Trade
+from bot.messages import LogEntry
 
 
 class ExchangeError(Exception):
@@ -159,13 +160,20 @@ class StoreError(Exception):
 
 
 class EventLog(Protocol):
-    """The bridge's log of klines and trades, until whoever stores them has them. Thread-safe."""
+    """The bridge's log of klines, trades and events about actors, until whoever stores them has them. Thread-safe.
 
-    def append(self, entry: Kline | Trade) -> int:
-        """Add an entry and return its offset; offsets rise by one. Raises LogFull."""
+    What a log holds in memory is bounded, whatever waits in it.
+    """
 
-    def read(self, after: int, limit: int) -> tuple[int, tuple[Kline | Trade, ...]]:
-        """Return up to `limit` entries with offsets above `after`, and the offset of the last one returned."""
+    def append(self, entry: LogEntry) -> int:
+        """Add an entry and return its offset; offsets rise by one. Raises LogFull, and then nothing was added."""
+
+    def read(self, after: int, limit: int) -> tuple[int, tuple[LogEntry, ...]]:
+        """Return up to `limit` entries with offsets above `after`, and the offset of the last one returned.
+
+        A reader far ahead of what is released may get none until more is released; the next one behind `released`
+        is always to be had. Raises LogDamaged.
+        """
 
     def release(self, upto: int) -> None:
         """Forget entries up to and with this offset: they are stored."""
@@ -178,9 +186,17 @@ class EventLog(Protocol):
     def depth(self) -> int:
         """How many entries wait."""
 
+    @property
+    def spilled_bytes(self) -> int:
+        """How much of what waits was too much for memory and is on disk; 0 in ordinary times."""
+
 
 class LogFull(Exception):
-    """The log holds as much as it may; the text says how much and what to mend."""
+    """The log holds as much as it may; the text says in one line how much and what to mend."""
+
+
+class LogDamaged(Exception):
+    """What the log held on disk cannot be read back; the text says in one line which file and why."""
 
 
 class HaltSwitch(Protocol):

@@ -41,7 +41,8 @@ class TraderMemory(msgspec.Struct, frozen=True):
     `last` is the last kline taken, `close` the last one that counted, `previous_close` the one before it. `pending`
     and `waiting` are set while an order is under way. `doubts` are the orders of unknown fate, and those whose end may
     not have been told yet. `is_warm` says that the store was asked for what came before; only the process's first
-    incarnation does. `gaps`, `stale` and `dropped` count messages.
+    incarnation does. `in_care` says that a stand-in took the last message, which keeps no strategy's state. `gaps`,
+    `stale` and `dropped` count messages.
     """
 
     last: Kline | None = None
@@ -57,6 +58,7 @@ class TraderMemory(msgspec.Struct, frozen=True):
     dropped: int = 0
     gaps: int = 0
     stale: int = 0
+    in_care: bool = False
 
 
 class FeedMemory(msgspec.Struct, frozen=True):

@@ -1,11 +1,9 @@
-"""KafkaBridgeActor: keeps the log of klines and trades, and feeds persistence from it at the pace of the store."""
+"""KafkaBridgeActor: keeps the log of klines, trades and events about actors, and feeds persistence at the store's pace."""
 
 from collections.abc import Callable
 
 from bot.actors import addresses
-from bot.domain.kline import Kline
-from bot.domain.order import Trade
-from bot.messages import LogEntries, ReplayLog, Stored
+from bot.messages import TOPICS, LogEntries, LogEntry, Notice, ReplayLog, Stored
 from bot.ports import EventLog
 from bot.supervision import Actor, Context
 
@@ -13,19 +11,23 @@ BATCH = 2_000
 
 
 class KafkaBridgeActor(Actor):
-    """Takes Kline, Trade, Stored, ReplayLog; gives LogEntries.
+    """Takes every type of log entry, Stored, ReplayLog; gives LogEntries, and a Notice when the log goes to disk.
 
     One batch of at most BATCH entries is with persistence at a time; what comes meanwhile waits in the log, which
     outlives both actors, and makes the next batch: the more there is to store, the fewer messages it takes.
+
+    A full log fails the bridge, and soon the process: a log that left something out would have a hole in the store
+    that nobody fills, whereas a new process fetches all closed klines behind the last stored one.
     """
 
     def __init__(self, context: Context, log: EventLog) -> None:
         super().__init__(context)
         self._log = log
         self._sent = 0
+        # The last incarnation told of what is on disk now.
+        self._spilling = log.spilled_bytes > 0
         self._handlers: dict[type, Callable[..., None]] = {
-            Kline: self._on_entry,
-            Trade: self._on_entry,
+            **dict.fromkeys(TOPICS, self._on_entry),
             Stored: self._on_stored,
             ReplayLog: self._on_replay,
         }
@@ -40,13 +42,27 @@ class KafkaBridgeActor(Actor):
         # Persistence stops after the bridge and writes what it has then: nobody will ask for the rest later.
         while self._send_batch():
             pass
+        left = self._log.released + self._log.depth - self._sent
+        if left:
+            self._notice(
+                "warning",
+                f"{left} entries of the log are not stored at the stop, the store is too far behind: "
+                "the next start fetches closed klines again, and trades are in the journal",
+            )
 
-    def _on_entry(self, entry: Kline | Trade) -> None:
+    def _on_entry(self, entry: LogEntry) -> None:
         self._log.append(entry)
+        if not self._spilling and self._log.spilled_bytes:
+            self._spilling = True
+            self._notice("error", f"the store is far behind: {self._log.depth} entries of the log wait, now on disk too")
         self._send()
 
     def _on_stored(self, stored: Stored) -> None:
         self._log.release(stored.upto)
+        # Not told while much waits in memory: a store that is just fast enough would have it told again and again.
+        if self._spilling and not self._log.spilled_bytes and self._log.depth <= BATCH:
+            self._spilling = False
+            self._notice("info", "the store has caught up: nothing of the log waits on disk any more")
         self._send()
 
     def _on_replay(self, _: ReplayLog) -> None:
@@ -63,3 +79,6 @@ class KafkaBridgeActor(Actor):
             return False
         self._sent = upto
         return True
+
+    def _notice(self, level: str, text: str) -> None:
+        self.context.tell(addresses.MONITOR, Notice("bridge", level, text, self.context.clock.now_ms()))

@@ -27,7 +27,8 @@ class PersistenceSettings(msgspec.Struct, frozen=True):
 class PersistenceActor(Actor):
     """Takes LogEntries; gives Stored once they are written, DiskSpace when the free space crosses the limit.
 
-    What the store does not take is kept and tried again; nothing is acknowledged that was not written.
+    Klines and trades are stored; events about actors are none of the store's and count as stored with their batch. What
+    the store does not take is kept and tried again; nothing is acknowledged that was not written.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class PersistenceActor(Actor):
         self._klines: list[Kline] = []
         self._trades: list[Trade] = []
         self._upto = 0
+        self._stored = 0
         self._flush_due = False
         self._failing = False
         self._disk_low: bool | None = None
@@ -69,10 +71,11 @@ class PersistenceActor(Actor):
     def _on_entries(self, batch: LogEntries) -> None:
         if batch.upto <= self._upto:
             return
-        for entry in batch.entries:
+        # A new incarnation of the bridge sends all that is not stored, also what is here already.
+        for entry in batch.entries[-(batch.upto - self._upto) :]:
             if isinstance(entry, Kline):
                 self._klines.append(entry)
-            else:
+            elif isinstance(entry, Trade):
                 self._trades.append(entry)
         self._upto = batch.upto
         if len(self._klines) + len(self._trades) >= self._settings.batch_items and not self._failing:
@@ -86,12 +89,13 @@ class PersistenceActor(Actor):
         self._write()
 
     def _write(self) -> None:
-        if not self._klines and not self._trades:
+        if self._stored == self._upto:
             return
         klines, trades = self._klines, self._trades
         try:
             self.context.check_fence()
-            self._store.write(klines, trades)
+            if klines or trades:
+                self._store.write(klines, trades)
         except StoreError as error:
             if not self._failing:
                 self._failing = True
@@ -104,6 +108,7 @@ class PersistenceActor(Actor):
             self._failing = False
             self._notice("info", "the store takes klines and trades again")
         self._klines, self._trades = [], []
+        self._stored = self._upto
         self.context.tell(addresses.BRIDGE, Stored(self._upto))
 
     def _on_watch(self, _: Watch) -> None:

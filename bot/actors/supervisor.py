@@ -16,9 +16,11 @@ from bot.actors.monitor import MonitorActor, MonitorMemory
 from bot.actors.persistence import PersistenceActor, PersistenceSettings
 from bot.actors.portfolio import PortfolioActor
 from bot.actors.trader import TraderActor, TraderSettings
+from bot.domain.care import Bystander, Liquidator
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.order import Trade
+from bot.domain.risk import RiskLimits
 from bot.domain.sizing import SizingParameters
 from bot.domain.strategy import Strategy
 from bot.gateway import OrderGateway
@@ -72,7 +74,8 @@ class Memories:
 class Parts(msgspec.Struct, frozen=True):
     """All that the actors are made of; `stream` and `history` are None where klines are injected.
 
-    `handler_deadline_ms`: how long one message may take before its actor counts as hung.
+    `handler_deadline_ms`: how long one message may take before its actor counts as hung. `on_quarantine`: what becomes
+    of the position of a quarantined trader: "limits" (stop loss and take profit act on), "sell" (at once) or "hold".
     """
 
     feeds: tuple[FeedSettings, ...]
@@ -93,6 +96,7 @@ class Parts(msgspec.Struct, frozen=True):
     exchange_now_ms: Callable[[], int]
     memories: Memories
     handler_deadline_ms: int
+    on_quarantine: str = "limits"
 
 
 def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
@@ -123,12 +127,17 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
             context, parts.sizing, parts.rules, parts.journal, memories.portfolio, memories.traders, last_counted
         )
 
-    def trader(settings: TraderSettings) -> Callable[[Context], TraderActor]:
+    def stand_in(settings: TraderSettings) -> Callable[[Context], TraderActor]:
+        strategy = Liquidator() if parts.on_quarantine == "sell" else Bystander()
+        limits = settings.limits if parts.on_quarantine == "limits" else RiskLimits()
+        return trader(msgspec.structs.replace(settings, in_care=True, limits=limits), strategy)
+
+    def trader(settings: TraderSettings, strategy: Strategy) -> Callable[[Context], TraderActor]:
         return lambda context: TraderActor(
             context,
             settings,
             parts.rules[settings.symbol],
-            parts.strategy,
+            strategy,
             parts.gateway,
             parts.journal,
             store,
@@ -156,6 +165,14 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
         spec(addresses.BRIDGE, bridge, tracked=False, **whole),
         spec(addresses.PORTFOLIO, portfolio, **whole),
         # Recovery asks the exchange about every order of unknown fate, one after another.
-        *(spec(addresses.trader(s.symbol), trader(s), start_deadline_ms=30_000) for s in parts.traders),
+        *(
+            spec(
+                addresses.trader(s.symbol),
+                trader(s, parts.strategy),
+                start_deadline_ms=30_000,
+                stand_in=stand_in(s),
+            )
+            for s in parts.traders
+        ),
         *(spec(addresses.feed(s.symbol), feed(s)) for s in parts.feeds),
     )

@@ -32,6 +32,8 @@ from bot.supervision import Actor, Context
 class TraderSettings(msgspec.Struct, frozen=True):
     """`max_gap_ms` and `max_age_ms` are None over history. `only_closed`: open klines never count.
 
+    `in_care`: this is the stand-in of a quarantined trader, which only exits and keeps no strategy's state.
+
     Source: contract, section 1, Messages and Signal.
     """
 
@@ -42,6 +44,7 @@ class TraderSettings(msgspec.Struct, frozen=True):
     only_closed: bool = False
     max_gap_ms: int | None = None
     max_age_ms: int | None = None
+    in_care: bool = False
     proposal_timeout_ms: int = 5_000
     resolve_ms: int = 1_000
 
@@ -106,6 +109,8 @@ class TraderActor(Actor):
         if not self._memory.is_warm:
             # Only once: what waits for a restarted trader may be stored already, and has not been taken yet.
             self._warm_up(max(intents, key=lambda intent: intent.event_time, default=None))
+        elif self._memory.in_care and not self._settings.in_care:
+            self._rebuild_state()
         # Before any of them is settled: whoever dies between settling and telling leaves the telling to the next one.
         self._save()
         self._on_resolve(ResolveOrders())
@@ -126,7 +131,7 @@ class TraderActor(Actor):
         self._save()
 
     def _save(self) -> None:
-        self._change(doubts=tuple(self._doubts.values()))
+        self._change(doubts=tuple(self._doubts.values()), in_care=self._settings.in_care)
         memory = self._memory
         self.context.run_fenced(lambda: setattr(self._cell, "value", memory))
 
@@ -148,6 +153,17 @@ class TraderActor(Actor):
             state = strategy.observe(state, last)
             close = last.close
         self._change(last=last, state=state, close=close, is_warm=True)
+
+    def _rebuild_state(self) -> None:
+        """Have the strategy see again what it missed while a stand-in took the messages."""
+        strategy, last = self._strategy, self._memory.last
+        state = strategy.initial()
+        if last is not None:
+            stored = self._store.last_klines(last.symbol, strategy.warmup, self._settings.only_closed)
+            counted = [last] if last.is_closed or not self._settings.only_closed else []
+            for kline in (*(k for k in stored if is_newer(last, k)), *counted):
+                state = strategy.observe(state, kline)
+        self._change(state=state)
 
     def _on_kline(self, kline: Kline) -> None:
         if self._memory.pending is not None:

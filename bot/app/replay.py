@@ -85,7 +85,7 @@ class _Replay:
     def __init__(self, plan: ReplayPlan, directory: DataDirectory, store: SqliteStore, journal: SqliteJournal) -> None:
         self._plan = plan
         self._journal = journal
-        self._log = LocalLog()
+        self._log = LocalLog(directory.path / "spool")
         self._memories = Memories(tuple(s.symbol for s in plan.series))
         clock = SystemClock()
         self._escalated = ""
@@ -137,6 +137,7 @@ class _Replay:
             self._wait_for_store(LOG_HIGH_WATER if stop.is_set() else 0)
         finally:
             abandoned = self._system.stop()
+            self._log.close()
         if abandoned:
             raise ReplayError(f"these actors would not stop: {', '.join(abandoned)}")
         if self._escalated:

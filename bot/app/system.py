@@ -70,7 +70,7 @@ class BotSystem:
         self._store: SqliteStore | None = None
         self._journal: SqliteJournal | None = None
         self._control: ControlServer | None = None
-        self._log = LocalLog()
+        self._log = LocalLog(self.directory.path / "spool")
         self._stopping = threading.Event()
         self._watchdog = Watchdog(self.trouble)
         self._system = ActorSystem(self._clock, lanes=LANES, on_event=self._on_event, on_escalate=self._on_escalate)
@@ -97,6 +97,7 @@ class BotSystem:
             bot_id=settings.bot_id,
         )
         directory.claim(identity)
+        self._log.remove_leftovers()
         if settings.mode is Mode.DEMO:
             config = SimulatorConfig(
                 profile=settings.exchange.profile,
@@ -147,6 +148,7 @@ class BotSystem:
             exchange_now_ms=history.estimated_now_ms,
             memories=self.memories,
             handler_deadline_ms=settings.handler_deadline_ms,
+            on_quarantine=settings.on_quarantine,
         )
         self._system.start(child_specs(parts))
         self._control = ControlServer(directory.control_socket, self._on_request)
@@ -165,6 +167,7 @@ class BotSystem:
         for database in (self._store, self._journal):
             if database is not None:
                 database.close()
+        self._log.close()
         self.directory.release()
         return abandoned
 
@@ -254,6 +257,7 @@ class BotSystem:
 
     def _on_event(self, event: object) -> None:
         self._system.tell(addresses.MONITOR, event)
+        self._system.tell(addresses.BRIDGE, event)
 
     def _on_escalate(self, reason: str) -> None:
         self.failure = reason

@@ -31,6 +31,7 @@ class Child:
         self.group: Group = Group(Strategy.ONE_FOR_ONE)
         self.history = History(spec)
         self.state = State.STARTING
+        self.in_care = False  # quarantined, and served by the spec's stand-in
         self.incarnation: Incarnation | None = None
         self.epoch = 0
         self.booked = 0  # the last epoch whose end was noted
@@ -65,7 +66,7 @@ class Child:
         return ActorStatus(
             name=self.name,
             kind=self.spec.address.kind,
-            state=incarnation.state if up and incarnation is not None else self._word(),
+            state=incarnation.state if up and incarnation is not None and not self.in_care else self._word(),
             epoch=self.epoch,
             restarts=self.restarts,
             uptime_ms=now - up_at if up and up_at is not None else 0,
@@ -77,6 +78,8 @@ class Child:
         )
 
     def _word(self) -> str:
+        if self.in_care and self.state is not State.STOPPED:
+            return State.QUARANTINED.value
         # Between an epoch's end and the supervisor's notice of it the child is on its way back already.
         return State.RESTARTING.value if self.state is State.UP else self.state.value
 

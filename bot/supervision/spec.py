@@ -68,7 +68,9 @@ class ChildSpec(msgspec.Struct, frozen=True):
     """An actor to be kept alive. Times are ms on the system's clock, `stop_deadline_ms` and put timeouts real ones.
 
     More than `max_restarts` failures within `period_ms` lead to `on_exceeded`. A message whose handling killed the
-    actor is tried `poison_attempts` times in all. `tracked` says whether `ActorSystem.wait_settled` waits for it.
+    actor is tried `poison_attempts` times in all. `stand_in`, if given, serves the name while it is in quarantine, with
+    the same mailbox and policy; if that fails too often as well, the name refuses messages. `tracked` says whether
+    `ActorSystem.wait_settled` waits for it.
     """
 
     address: Address
@@ -82,6 +84,7 @@ class ChildSpec(msgspec.Struct, frozen=True):
     backoff: Backoff = Backoff()
     on_exceeded: Exceeded = Exceeded.QUARANTINE
     poison_attempts: int = 2
+    stand_in: "Callable[[Context], Actor] | None" = None
     lane_bounds: LaneBounds = LaneBounds()
     tracked: bool = True
 

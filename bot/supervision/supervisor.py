@@ -112,8 +112,10 @@ class Supervision:
         )
         child.incarnation = incarnation
         # On a thread of its own: making an actor may hang, and may have to wait for an effect of the last epoch.
+        spec = child.spec
+        factory = spec.stand_in if child.in_care and spec.stand_in is not None else spec.factory
         threading.Thread(
-            target=incarnation.begin, args=(child.spec.factory, previous), name=f"start of {child.name}", daemon=True
+            target=incarnation.begin, args=(factory, previous), name=f"start of {child.name}", daemon=True
         ).start()
 
     def up(self, report: Up) -> None:
@@ -141,12 +143,18 @@ class Supervision:
     def release(self, command: Release) -> None:
         """End a quarantine; the child's past is forgotten."""
         child = self.children[command.name]
+        child.history.forget()
+        stand_in = child.alive()
+        was_in_care, child.in_care = child.in_care, False
         if child.state is State.QUARANTINED:
             child.state = State.RESTARTING
             child.restarts += 1
-            child.history.forget()
             child.mailbox.unpark()
             self.launch(child)
+        elif was_in_care and stand_in is not None:
+            # What waits stays for the actor proper, which is launched when the stand-in has ended.
+            child.stop_by = self._clock.monotonic_ms() + child.spec.stop_deadline_ms
+            child.mailbox.request_stop(stand_in.seat, drain=False)
 
     # Ending
 
@@ -235,9 +243,15 @@ class Supervision:
             child.state = State.RESTARTING
             self._escalate(f"{child.name}: {reason}")
             return
+        if not child.in_care:
+            self.emit(ActorQuarantined(child.name, reason, self._clock.now_ms()))
+        if spec.stand_in is not None and not child.in_care:
+            child.in_care = True
+            child.history.forget()
+            self._restart(child, spec.backoff.delay_ms(0, self._rng))
+            return
         child.state = State.QUARANTINED
         child.mailbox.park()
-        self.emit(ActorQuarantined(child.name, reason, self._clock.now_ms()))
         self._resume_plan(child)
 
     # Restarting

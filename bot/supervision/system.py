@@ -260,7 +260,7 @@ class ActorSystem:
     def release(self, address: Address) -> bool:
         """End the quarantine of `address`: it is started anew. False if it is in none."""
         child = self._supervision.children.get(str(address))
-        if child is None or child.state is not State.QUARANTINED:
+        if child is None or not (child.in_care or child.state is State.QUARANTINED):
             return False
         self._post(Release(child.name))
         return True
