@@ -22,6 +22,7 @@ import pytest
 from bot.adapters.sqlite import SqliteJournal
 from bot.app.control import ControlError, ask
 from bot.ports import StoreError
+from tests.chaos.slow_road import SlowRoad
 from tests.integration.books import assert_same_books
 from tests.integration.processes import SYMBOLS, ExchangeProcess, Program, pause, wait_until
 
@@ -40,8 +41,9 @@ EAGER = {
 class Trial:
     """One exchange, one data directory, and one bot after another on it."""
 
-    def __init__(self, path: Path, exchange: ExchangeProcess, rng: random.Random) -> None:
+    def __init__(self, path: Path, exchange: ExchangeProcess, rng: random.Random, **settings: str) -> None:
         self.path = path
+        self.settings = {**EAGER, **settings}
         self.data = path / "data"
         self.exchange = exchange
         self.rng = rng
@@ -53,7 +55,7 @@ class Trial:
         return self.bots[-1]
 
     def launch(self) -> None:
-        settings = {**EAGER, **self.exchange.settings}
+        settings = {**self.exchange.settings, **self.settings}
         self.bots.append(Program("run", "--mode", "testnet", "--data-dir", self.data, cwd=self.path, settings=settings))
 
     def launch_and_recover(self) -> None:
@@ -204,6 +206,7 @@ def test_books_survive_any_kill(tmp_path, record_property):
                 if not exchange.is_running:
                     exchange.start()
                 assert exchange.state()["reused_client_order_ids"] == 0, "an order was sent twice"
+            trial.launch_and_recover()
             settle_and_stop(trial)
             trial.counts += assert_same_books(exchange.state(), trial.data, "testnet")
             assert_nothing_broke(trial)
@@ -221,8 +224,36 @@ def test_books_survive_any_kill(tmp_path, record_property):
     assert trial.counts["kills of the exchange"] >= KILLS // 10
 
 
+@pytest.mark.chaos
+def test_an_order_still_on_its_way_is_waited_for(tmp_path):
+    """The bot dies while its order travels, and asks for it before it arrives: "there is none" must not be believed."""
+    with ExchangeProcess(tmp_path / "exchange", SEED, 100) as exchange, SlowRoad(exchange.ends["rest_url"]) as road:
+        # A window that does not end however slow this machine is.
+        settings = {"BOT_EXCHANGE__REST_URL": road.url, "BOT_EXCHANGE__RECV_WINDOW_MS": "20000"}
+        trial = Trial(tmp_path, exchange, random.Random(SEED), **settings)
+        try:
+            trial.launch_and_recover()
+            road.hold_next_order()
+            wait_until(lambda: road.held, 20, "an order on its way")
+            trial.kill()
+            assert trial.unresolved() == [road.held]
+            trial.launch()
+            wait_until(lambda: road.questions >= 2, 20, "the next bot asks for the order")
+            assert trial.unresolved() == [road.held]
+            road.let_go()
+            trial.await_klines()
+            settle_and_stop(trial)
+        finally:
+            road.let_go()
+            for bot in trial.bots:
+                bot.kill()
+        state = exchange.state()
+        assert_same_books(state, trial.data, "testnet")
+        assert [order["status"] for order in state["orders"] if order["clientOrderId"] == road.held] == ["FILLED"]
+        assert_nothing_broke(trial)
+
+
 def settle_and_stop(trial: Trial) -> None:
-    trial.launch_and_recover()
     wait_until(lambda: not trial.unresolved(), 20, "the fate of every order is known")
     wait_until(lambda: knows_its_money(trial), 20, "cash and positions as the running bot knows them")
     trial.bot.send(signal.SIGTERM)
