@@ -7,6 +7,7 @@ import tempfile
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -113,6 +114,50 @@ def test_a_crash_at_any_effect_leaves_one_order_and_right_books(tmp_path, step, 
     if step == "fill" and not process:
         # What died before it sent is asked for and found missing; everything else was executed.
         assert outcomes.count(0) <= 6
+
+
+def test_a_crash_while_a_process_starts_leaves_right_books(tmp_path):
+    """It finds an order of unknown fate, learns it, and dies at every effect of that in turn."""
+
+    def life(number, countdown):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        pump, journal = a_fresh_pump(folder)
+        with journal:
+            pump.exchange.plan.append("executed_no_reply")
+            pump.exchange.is_away = True
+            for kline in klines_of("100", "98"):
+                pump.kline(kline)
+                pump.run()
+            pump.exchange.is_away = False
+            pump.faults.passed.clear()
+            pump.faults.countdown = countdown
+            pump.start_process()
+            points = len(pump.faults.passed)
+            healed(pump)
+            assert len(pump.crashes) == (countdown is not None)
+            assert len(pump.exchange.executed) == 1
+            assert_books_are_the_exchanges(pump)
+            return points
+
+    for number in range(life("calm", None)):
+        life(number, number)
+
+
+def test_a_portfolio_that_restarts_between_two_proposals_spends_no_dollar_twice(new_pump):
+    pump = new_pump(symbols=("BTCUSDT", "ETHUSDT"), sizing=SizingParameters(fraction=Decimal("0.6")))
+    first, drop = klines_of("100", "98")
+    for symbol in pump.rules:
+        pump.kline(msgspec.structs.replace(first, symbol=symbol))
+    pump.run()
+    for symbol in pump.rules:
+        pump.kline(msgspec.structs.replace(drop, symbol=symbol))
+        pump.step(addresses.trader(symbol))
+        assert pump.step(addresses.PORTFOLIO)
+        pump.restart(addresses.PORTFOLIO)
+    healed(pump)
+    assert len(pump.exchange.fills) == 2
+    assert_books_are_the_exchanges(pump)
 
 
 class Trading(RuleBasedStateMachine):

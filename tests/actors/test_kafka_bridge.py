@@ -1,7 +1,9 @@
 """KafkaBridgeActor and PersistenceActor: what was not written is never acknowledged, whoever restarts when."""
 
+import tempfile
 from collections import deque
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,8 @@ from bot.actors.persistence import PersistenceActor, PersistenceSettings
 from bot.adapters.local_log import LocalLog
 from bot.domain.order import trade_of
 from bot.messages import LogEntries, ReplayLog, Stored
+from bot.ports import LogFull
+from bot.supervision import ActorFailed, ActorRestarted, DeadLetter
 from bot.supervision.testing import HandClock, RecordingContext
 from tests.support.builders import MINUTE_MS, NOON, a_fill, a_kline, an_intent, klines_of
 from tests.support.doubles import MemoryStore
@@ -22,6 +26,10 @@ BRIDGE, PERSISTENCE = addresses.BRIDGE, addresses.PERSISTENCE
 
 def a_trade(order_id="bh-1"):
     return trade_of(an_intent(client_order_id=order_id), [a_fill(client_order_id=order_id)], "test", "bot")
+
+
+def a_failure(epoch=1):
+    return ActorFailed("trader/BTCUSDT", epoch, "handle", "Kline", "ValueError", NOON)
 
 
 def a_bridge(log=None, epoch=1):
@@ -102,12 +110,87 @@ def test_a_backlog_goes_in_batches_and_at_a_stop_all_of_it_goes():
     assert [k for b in (batch, *rest) for k in b.entries] == many[1:]
 
 
-class Chain:
-    """Both actors over one log and store; messages are handed over when the test says so."""
+def test_events_about_actors_are_log_entries_like_others():
+    actor, context = a_bridge()
+    kline, *events = [
+        a_kline(),
+        a_failure(),
+        ActorRestarted("trader/BTCUSDT", 2, 1, 105, NOON),
+        DeadLetter("trader/BTCUSDT", "Kline", "ValueError", 2, NOON, 1),
+    ]
+    actor.handle(kline)
+    for event in events:
+        actor.handle(event)
+    actor.handle(Stored(1))
+    assert batches(context) == [LogEntries(1, (kline,)), LogEntries(4, tuple(events))]
 
-    def __init__(self):
+
+def test_a_store_that_is_far_behind_is_told_of_once_and_so_is_that_it_caught_up(tmp_path):
+    log = LocalLog(tmp_path, memory_entries=BATCH * 2)
+    actor, context = a_bridge(log)
+    many = [a_kline("1", open_time=NOON + i * MINUTE_MS) for i in range(6 * BATCH)]
+    for kline in many[: 2 * BATCH]:
+        actor.handle(kline)
+    assert context.sent_to(addresses.MONITOR) == []
+    for kline in many[2 * BATCH :]:
+        actor.handle(kline)
+    (begun,) = context.sent_to(addresses.MONITOR)
+    assert (begun.source, begun.level) == ("bridge", "error")
+    assert f"{2 * BATCH + 1} entries wait" in begun.text
+
+    actor, context = a_bridge(log, epoch=2)
+    actor.handle(a_kline("2", open_time=NOON + len(many) * MINUTE_MS))
+    for upto in range(BATCH, 5 * BATCH, BATCH):
+        actor.handle(Stored(upto))
+    assert context.sent_to(addresses.MONITOR) == [], "its forerunner told"
+    assert log.spilled_bytes == 0, "all that is left fits in memory, but that is full"
+    while log.depth:
+        actor.handle(Stored(context.sent_to(PERSISTENCE)[-1].upto))
+    (caught_up,) = context.sent_to(addresses.MONITOR)
+    assert (caught_up.level, "caught up" in caught_up.text) == ("info", True)
+    assert [k for b in context.sent_to(PERSISTENCE) for k in b.entries][:-1] == many
+    log.close()
+
+
+def test_at_a_stop_no_more_is_handed_over_than_fits_in_memory_and_the_rest_is_told(tmp_path):
+    log = LocalLog(tmp_path, memory_entries=10)
+    actor, context = a_bridge(log)
+    klines = klines_of(*range(1, 38))
+    for kline in klines:
+        actor.handle(kline)
+    actor.stopped()
+    handed = [k for b in context.sent_to(PERSISTENCE) for k in b.entries]
+    assert handed == klines[:10]
+    notice = context.sent_to(addresses.MONITOR)[-1]
+    assert (notice.level, notice.text.startswith("27 entries ")) == ("warning", True)
+    log.close()
+
+
+def test_a_stop_with_nothing_left_is_not_worth_a_word():
+    actor, context = a_bridge()
+    for kline in klines_of("1", "2"):
+        actor.handle(kline)
+    actor.stopped()
+    assert context.sent_to(addresses.MONITOR) == []
+
+
+def test_a_full_log_fails_the_bridge_and_nothing_is_left_out():
+    log = LocalLog(memory_entries=2)
+    actor, _ = a_bridge(log)
+    a, b, c = klines_of("1", "2", "3")
+    actor.handle(a)
+    actor.handle(b)
+    with pytest.raises(LogFull):
+        actor.handle(c)
+    assert log.read(0, 10) == (2, (a, b))
+
+
+class Chain:
+    """Both actors over one log and store; messages are handed over when the test says so. Memory holds four entries."""
+
+    def __init__(self, path):
         self.clock = HandClock(NOON)
-        self.log, self.store = LocalLog(), MemoryStore()
+        self.log, self.store = LocalLog(Path(path), memory_entries=4), MemoryStore()
         self.boxes = {BRIDGE: deque(), PERSISTENCE: deque()}
         self.epochs = dict.fromkeys(self.boxes, 0)
         self.contexts, self.actors = {}, {}
@@ -159,6 +242,7 @@ class Chain:
         st.one_of(
             st.just("kline"),
             st.just("trade"),
+            st.just("event"),
             st.just("time"),
             st.booleans(),
             st.sampled_from([("step", BRIDGE), ("step", PERSISTENCE), ("restart", BRIDGE), ("restart", PERSISTENCE)]),
@@ -167,15 +251,26 @@ class Chain:
     )
 )
 def test_whatever_happens_everything_is_stored_and_nothing_released_before_it_was(events):
-    chain, expected = Chain(), 0
-    trades = set()
+    with tempfile.TemporaryDirectory() as path:
+        chain = Chain(path)
+        try:
+            check_nothing_is_lost(chain, events)
+        finally:
+            chain.log.close()
+
+
+def check_nothing_is_lost(chain, events):
+    klines, trades, told = 0, set(), 0
     for number, event in enumerate(events):
         if event == "kline":
-            expected += 1
+            klines += 1
             chain.boxes[BRIDGE].append(a_kline("1", open_time=NOON + number * MINUTE_MS))
         elif event == "trade":
             trades.add(f"bh-{number}")
             chain.boxes[BRIDGE].append(a_trade(f"bh-{number}"))
+        elif event == "event":
+            told += 1
+            chain.boxes[BRIDGE].append(a_failure(number))
         elif event == "time":
             chain.clock.advance(300)
         elif isinstance(event, bool):
@@ -184,12 +279,12 @@ def test_whatever_happens_everything_is_stored_and_nothing_released_before_it_wa
             chain.step(event[1])
         else:
             chain.restart(event[1])
-        assert chain.log.released <= len(chain.store.klines) + len(chain.store.trades)
+        assert chain.log.released <= len(chain.store.klines) + len(chain.store.trades) + told
     chain.store.is_failing = False
     chain.settle()
-    assert len(chain.store.klines) == expected
+    assert len(chain.store.klines) == klines
     assert set(chain.store.trades) == trades
-    assert chain.log.depth == 0
+    assert (chain.log.released, chain.log.depth) == (klines + len(trades) + told, 0)
 
 
 # Persistence alone
@@ -272,6 +367,40 @@ def test_the_same_batch_again_is_not_written_again(keeper):
     keeper.actor.handle(batch)
     keeper.actor.handle(batch)
     assert keeper.store.writes == [3]
+
+
+def test_what_is_sent_again_beside_something_new_is_written_once(keeper):
+    keeper.told(BRIDGE)
+    keeper.store.is_failing = True
+    a, b, c, d = klines_of("1", "2", "3", "4")
+    keeper.actor.handle(LogEntries(2, (a, b)))
+    keeper.actor.handle(LogEntries(4, (a, b, c, d)))
+    keeper.store.is_failing = False
+    keeper.ring(1_000)
+    assert (keeper.store.writes, keeper.told(BRIDGE)) == ([4], [Stored(4)])
+
+
+def test_events_about_actors_are_not_stored_and_count_as_stored_with_their_batch(keeper):
+    keeper.told(BRIDGE)
+    (a,) = klines_of("1")
+    keeper.actor.handle(LogEntries(2, (a_failure(), a)))
+    keeper.ring(200)
+    assert (keeper.store.writes, keeper.told(BRIDGE)) == ([1], [Stored(2)])
+    keeper.actor.handle(LogEntries(4, (a_failure(2), a_failure(3))))
+    keeper.ring(200)
+    assert (keeper.store.writes, keeper.told(BRIDGE)) == ([1], [Stored(4)])
+    keeper.store.is_failing = True
+    keeper.actor.handle(LogEntries(6, (a_failure(4), *klines_of("2"))))
+    keeper.ring(200)
+    assert keeper.told(BRIDGE) == []
+
+
+def test_nothing_new_is_not_acknowledged_again(keeper):
+    keeper.told(BRIDGE)
+    keeper.actor.handle(LogEntries(3, tuple(klines_of("1", "2", "3"))))
+    assert keeper.told(BRIDGE) == [Stored(3)]
+    keeper.actor.stopped()
+    assert keeper.told(BRIDGE) == []
 
 
 def test_a_stop_writes_what_waits(keeper):

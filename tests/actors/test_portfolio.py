@@ -240,7 +240,7 @@ def test_a_day_that_lost_too_much_buys_no_more_until_the_next_also_over_a_restar
     bench.take(Mark("BTCUSDT", Decimal(100), NOON), bench.filled("bh-1", quantity="50"))
     bench.take(Mark("BTCUSDT", Decimal(80), NOON + 1))
     bench.take(Mark("BTCUSDT", Decimal(120), NOON + 2))
-    bench.stored["BTCUSDT"] = a_kline("120")
+    bench.stored["BTCUSDT"] = a_kline("100")
     (bench.new_process if process else bench.restart)()
     assert bench.journal.get_note(DAY_NOTE) is not None
     bench.take(a_proposal("bh-2", event_time=NOON + 3), a_proposal("bh-3", side="SELL", event_time=NOON + 3))

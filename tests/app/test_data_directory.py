@@ -1,11 +1,11 @@
 """DataDirectory: one process at a time, one book, and a kill switch that outlives both."""
 
+import fcntl
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -69,33 +69,24 @@ def test_a_directory_is_claimed_again_after_its_release(directory):
     DataDirectory(directory.path).claim(DEMO)
 
 
-def test_who_only_looks_keeps_nobody_out(directory):
-    """`status` asks for the pid at any time, also while a bot starts."""
+def test_who_only_looks_keeps_nobody_out(directory, monkeypatch):
+    """`status` asks for the pid at any time, also while a bot starts, and holds the lock for that instant."""
     directory.claim(DEMO)
     directory.release()
-    stop = threading.Event()
-    errors = []
+    looker = os.open(directory.path / "lock", os.O_RDONLY)
+    fcntl.flock(looker, fcntl.LOCK_SH)
+    looks = []
+    really = directory.running_pid
 
     def look():
-        try:
-            while not stop.is_set():
-                directory.running_pid()
-        except Exception as error:
-            errors.append(error)
+        looks.append(really())
+        if len(looks) == 3:
+            os.close(looker)
+        return looks[-1]
 
-    lookers = [threading.Thread(target=look) for _ in range(2)]
-    for thread in lookers:
-        thread.start()
-    try:
-        for _ in range(200):
-            claimed = DataDirectory(directory.path)
-            claimed.claim(DEMO)
-            claimed.release()
-    finally:
-        stop.set()
-        for thread in lookers:
-            thread.join(10)
-    assert errors == []
+    monkeypatch.setattr(directory, "running_pid", look)
+    directory.claim(DEMO)
+    assert looks == [None, None, None]
 
 
 @pytest.mark.parametrize(
