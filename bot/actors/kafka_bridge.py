@@ -1,4 +1,4 @@
-"""KafkaBridgeActor: keeps the log of klines, trades and events about actors, and feeds persistence at the store's pace."""
+"""KafkaBridgeActor: keeps the log of klines, trades and actor events; feeds persistence at the pace of the store."""
 
 from collections.abc import Callable
 
@@ -54,7 +54,7 @@ class KafkaBridgeActor(Actor):
         self._log.append(entry)
         if not self._spilling and self._log.spilled_bytes:
             self._spilling = True
-            self._notice("error", f"the store is far behind: {self._log.depth} entries of the log wait, now on disk too")
+            self._notice("error", f"the store is far behind: {self._log.depth} entries wait, from now on also on disk")
         self._send()
 
     def _on_stored(self, stored: Stored) -> None:
