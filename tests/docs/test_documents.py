@@ -36,9 +36,9 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_every_command_named_exists() -> None:
     table = README[README.index("| command | does |") :]
     table = table[: table.index("\n\n")]
-    commands = {name for cell in re.findall(r"^\| (.+?) \|", table, re.M) for name in re.findall(r"`([a-z]+)", cell)}
+    commands = {name for cell in re.findall(r"^\| (.+?) \|", table, re.M) for name in re.findall(r"`([a-z-]+)", cell)}
     assert {"run", "backtest", "replay", "simulator", "check"} <= commands
-    for command in commands - {"kill", "release"}:
+    for command in commands - {"kill", "release", "retry", "drop"}:
         done = subprocess.run(
             [sys.executable, "-m", "bot.main", command, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
         )
