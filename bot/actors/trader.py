@@ -152,6 +152,8 @@ class TraderActor(Actor):
             last = _kline_of(last_intent, last)
             state = strategy.observe(state, last)
             close = last.close
+            # Nor has the portfolio, which values positions by what is stored, and no one else tells it of this message.
+            self.context.tell(addresses.PORTFOLIO, Mark(symbol, close, last.event_time))
         self._change(last=last, state=state, close=close, is_warm=True)
 
     def _rebuild_state(self) -> None:
