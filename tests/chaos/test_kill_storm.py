@@ -11,21 +11,20 @@ no order twice. The long form, 2,000 kills over 20 seeds:
 who dies when and how; what the threads make of it within a millisecond it does not fix.
 
 Ways to die: those of `actors kill` (raise, exit, hang, vanish: the next message is the last one), and those of
-`sabotage.POINTS`: at the start, before and after a message is told, in a thread of the actor's own, and within an order.
+`sabotage.POINTS`: at the start, before and after a message is told, in a thread of the actor's own, within an order.
 The latter are failures like any other, so here the policy forgives any number of them; back-off is short, a handler
 counts as hung after half a second.
 
 What is defined to be equal: a decision does not depend on how long an actor was away. `max_age` and `max_gap` are set
 out of reach, the next kline is served when all that the last one caused is done. (With them a kline that waited more
-than `max_age` moves `p` and trades nothing; that is tested elsewhere.) A thread that dies after its intent is stored and
-before its order's bytes have left loses that decision: it is settled as never placed and not made up for. That cannot
-happen here, since no actor is killed between the two; tests/chaos/test_process_storm.py kills there.
+than `max_age` moves `p` and trades nothing; that is tested elsewhere.) Who dies after the intent is stored and before
+the order's bytes have left loses that decision: it is settled as never placed and not made up for. No actor is killed
+between the two here; tests/chaos/test_process_storm.py does that.
 """
 
 import os
 import random
 import secrets
-import signal
 import sys
 import time
 from collections import Counter
@@ -189,7 +188,7 @@ class Run:
         await_true(is_done, 30, lambda: f"{symbol} {close_time} is done; {self._view()}")
 
     def _flush_kills(self) -> None:
-        """Give every actor a harmless message, so that no kill is left for the stop; wait until all is well and stored."""
+        """Give every actor a harmless message, so that no kill is left for the stop; wait until all is stored."""
         if self.saboteur is not None:
             self.saboteur.disarm()
         nudges = [

@@ -1,0 +1,216 @@
+"""The bot's own command line, in which SIGKILL strikes at a named point: `python -m tests.chaos.pointed_bot run ...`.
+
+The points are wrapped round the real classes before the bot starts; nothing in it knows of them. One is armed by the
+environment (BULKHEAD_POINT) from the start on, or at any time by the control socket: {"command": "arm", "point": ...}.
+{"command": "done", "symbol": ..., "close_time": ...} tells whether a kline and all that came of it is done.
+"""
+
+import http.client
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+POINTS = (
+    "kline, before it is passed on",
+    "kline, passed on",
+    "proposal, before it is told",
+    "proposal, before it is sized",
+    "proposal, answered",
+    "intent, before it is stored",
+    "intent, before its commit",
+    "intent, stored",
+    "request, before its head",
+    "request, before its body",
+    "request, written",
+    "reply, before it is read",
+    "reply, read",
+    "settlement, before it is stored",
+    "settlement, before its commit",
+    "settlement, stored",
+    "end, before it is booked",
+    "end, booked",
+    "trade, before the bridge is told",
+    "trade, the bridge was told",
+    "trade, before it is logged",
+    "trade, logged",
+    "store, before a trade is written",
+    "store, before the commit",
+    "store, written",
+)
+"""In the order in which a decision passes them."""
+
+RECOVERY_POINTS = (
+    "question, before it is asked",
+    "question, answered",
+    "settlement, before its commit",
+    "settlement, stored",
+)
+"""Passed at a start that finds an order of unknown fate."""
+
+MAY_LOSE = ("intent, stored", "request, before its head", "request, before its body", "request, written")
+"""Where the intent is stored and it is not sure that the exchange got the whole request."""
+
+NOWHERE = ""
+
+_armed = [os.environ.get("BULKHEAD_POINT", NOWHERE)]
+_within = threading.local()
+
+
+def reach(point: str) -> None:
+    if point != NOWHERE and point == _armed[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def around(owner: type, name: str, before: str, after: str, when: Callable[..., bool] = lambda *_: True) -> None:
+    """Make a method pass two points; `before` also names what a commit within it belongs to."""
+    method = getattr(owner, name)
+    what = before.partition(",")[0]
+
+    def wrapped(self: Any, *arguments: Any) -> Any:
+        if not when(*arguments):
+            return method(self, *arguments)
+        reach(before)
+        outer, _within.what = getattr(_within, "what", ""), what
+        try:
+            result = method(self, *arguments)
+        finally:
+            _within.what = outer
+        reach(after)
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def wrap_actors() -> None:
+    from bot.actors.feed import FeedActor
+    from bot.actors.kafka_bridge import KafkaBridgeActor
+    from bot.actors.portfolio import PortfolioActor
+    from bot.actors.trader import TraderActor
+    from bot.domain.order import Trade
+
+    around(FeedActor, "_pass_on", "kline, before it is passed on", "kline, passed on")
+    around(TraderActor, "_propose", "proposal, before it is told", NOWHERE)
+    around(PortfolioActor, "_on_proposal", "proposal, before it is sized", "proposal, answered")
+    around(PortfolioActor, "_on_ended", "end, before it is booked", "end, booked")
+    around(TraderActor, "_tell_trade", "trade, before the bridge is told", "trade, the bridge was told")
+    around(
+        *(KafkaBridgeActor, "_on_entry", "trade, before it is logged", "trade, logged"),
+        when=lambda entry: isinstance(entry, Trade),
+    )
+
+
+def wrap_databases() -> None:
+    from bot.adapters.sqlite import SqliteJournal, SqliteStore, database
+
+    around(SqliteJournal, "record", "intent, before it is stored", "intent, stored")
+    around(SqliteJournal, "settle", "settlement, before it is stored", "settlement, stored")
+    around(SqliteStore, "write", "store, before a trade is written", "store, written", when=lambda _, trades: trades)
+    real = database._transaction
+
+    @contextmanager
+    def transaction(connection: Any) -> Iterator[None]:
+        with real(connection):
+            yield
+            what = getattr(_within, "what", "")
+            reach("store, before the commit" if what == "store" else f"{what}, before its commit")
+
+    database._transaction = transaction
+
+
+def wrap_requests() -> None:
+    from bot.adapters.binance import BinanceExchange
+    from bot.adapters.binance.client import _ThreadedClient
+
+    around(BinanceExchange, "find", "question, before it is asked", "question, answered")
+    send, answer, handle = http.client.HTTPConnection.send, http.client.HTTPConnection.getresponse, None
+    handle = _ThreadedClient._handle_response
+
+    def sent(connection: Any, data: Any) -> None:
+        is_head = isinstance(data, bytes) and data.startswith(b"POST /api/v3/order")
+        is_body = not is_head and getattr(connection, "_has_order_head", False)
+        if is_head or is_body:
+            reach("request, before its head" if is_head else "request, before its body")
+        send(connection, data)
+        connection._has_order_head = is_head
+        if is_body:
+            connection._has_order = True
+            reach("request, written")
+
+    def answered(connection: Any, *arguments: Any, **more: Any) -> Any:
+        if getattr(connection, "_has_order", False):
+            connection._has_order = False
+            if _armed[0] == "reply, before it is read":
+                select.select([connection.sock], [], [], 10)
+                reach("reply, before it is read")
+        return answer(connection, *arguments, **more)
+
+    def handled(response: Any) -> Any:
+        if response.request.method == "POST" and "/api/v3/order" in response.request.url:
+            reach("reply, read")
+        return handle(response)
+
+    http.client.HTTPConnection.send = sent  # type: ignore[method-assign]
+    http.client.HTTPConnection.getresponse = answered  # type: ignore[method-assign]
+    _ThreadedClient._handle_response = staticmethod(handled)
+
+
+def is_done(system: Any, symbol: str, close_time: int) -> bool:
+    """Whether a kline, and all that came of it, is done, and known to whom it concerns."""
+
+    def is_taken() -> bool:
+        memory = system.memories.traders[symbol].value
+        return (
+            memory.last is not None
+            and memory.last.event_time >= close_time
+            and memory.pending is None
+            and not memory.waiting
+            and not any(cell.value.doubts for cell in system.memories.traders.values())
+        )
+
+    return is_taken() and system._system.wait_settled(0) and is_taken()
+
+
+def wrap_control() -> None:
+    from bot.app import system as app
+
+    real, systems = app.ControlServer, []
+    start = app.BotSystem.start
+
+    def started(system: Any) -> None:
+        systems.append(system)
+        start(system)
+
+    def server(path: Any, handler: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Any:
+        def handle(request: Mapping[str, Any]) -> Mapping[str, Any]:
+            if request["command"] == "arm":
+                _armed[0] = request["point"]
+                return {}
+            if request["command"] == "done":
+                system = systems[-1]
+                done = is_done(system, request["symbol"], request["close_time"])
+                return {"done": done, "stored": done and system.snapshot().log_depth == 0}
+            return handler(request)
+
+        return real(path, handle)
+
+    app.BotSystem.start = started  # type: ignore[method-assign]
+    app.ControlServer = server  # type: ignore[assignment,misc]
+
+
+def main() -> int:
+    from bot.cli.parser import main as command_line
+
+    wrap_actors()
+    wrap_databases()
+    wrap_requests()
+    wrap_control()
+    return command_line(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
