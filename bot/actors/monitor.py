@@ -1,6 +1,7 @@
 """MonitorActor: what people see of a run. Nobody waits for it; it logs, counts, and keeps the last things of note."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import msgspec
 import structlog
@@ -127,7 +128,7 @@ class MonitorActor(Actor):
         self._log.info(type(event).__name__, name=event.name, epoch=event.epoch)
 
     def _on_actor_trouble(self, event: ActorFailed | ActorRestarted | ActorQuarantined | DeadLetter) -> None:
-        fields = msgspec.structs.asdict(event)
+        fields = asdict(event)
         self._log.warning(type(event).__name__, **fields)
         said = fields.get("error") or fields.get("reason") or f"restart {fields.get('restarts')}"
         self._note(Notice(event.name, "warning", f"{type(event).__name__}: {said}", event.time))

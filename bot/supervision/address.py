@@ -1,10 +1,13 @@
 """Decides how an actor is named: by what it is and what it is for, never by which incarnation runs now."""
 
-import msgspec
+from typing import NamedTuple
 
 
-class Address(msgspec.Struct, frozen=True, order=True, cache_hash=True):
-    """A name that outlives every incarnation: `Address("feed", "BTCUSDT")` reads `feed/BTCUSDT`."""
+class Address(NamedTuple):
+    """A name that outlives every incarnation: `Address("feed", "BTCUSDT")` reads `feed/BTCUSDT`.
+
+    A tuple, since every `tell` looks one up: its hash and its comparison run in C.
+    """
 
     kind: str
     key: str = ""

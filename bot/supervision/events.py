@@ -1,9 +1,10 @@
 """Decides what the outside hears about actors: typed facts, each with its name as text and UTC milliseconds."""
 
-import msgspec
+from dataclasses import dataclass
 
 
-class ActorStarted(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ActorStarted:
     """An actor came up for the first time."""
 
     name: str
@@ -12,7 +13,8 @@ class ActorStarted(msgspec.Struct, frozen=True):
     time: int
 
 
-class ActorStopped(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ActorStopped:
     """An actor ended for good; `abandoned` if its thread would not stop and was left behind, fenced."""
 
     name: str
@@ -22,7 +24,8 @@ class ActorStopped(msgspec.Struct, frozen=True):
     abandoned: bool = False
 
 
-class ActorFailed(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ActorFailed:
     """An incarnation died.
 
     `phase` is one of start, handle, stop, thread (one that it owned), hang, vanish. `message_type` is the type of
@@ -37,7 +40,8 @@ class ActorFailed(msgspec.Struct, frozen=True):
     time: int
 
 
-class ActorRestarted(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ActorRestarted:
     """A new incarnation is up, `downtime_ms` after the last one ended."""
 
     name: str
@@ -47,7 +51,8 @@ class ActorRestarted(msgspec.Struct, frozen=True):
     time: int
 
 
-class ActorQuarantined(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ActorQuarantined:
     """An actor failed too often; its name refuses messages until it is released."""
 
     name: str
@@ -55,7 +60,8 @@ class ActorQuarantined(msgspec.Struct, frozen=True):
     time: int
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
     """A message that was given up: it killed its handler `attempts` times, or its actor ended before it (0)."""
 
     name: str
@@ -66,7 +72,8 @@ class DeadLetter(msgspec.Struct, frozen=True):
     number: int = 0
 
 
-class Terminated(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Terminated:
     """To a watcher: that incarnation ended, for `reason`. Epoch 0: the name was unknown or stopped already."""
 
     name: str

@@ -5,9 +5,9 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
 import pykka
 
 from .address import Address
@@ -26,14 +26,16 @@ STATES = ("recovering", "running")
 logger = logging.getLogger("supervision")
 
 
-class Up(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Up:
     """Report: `started` returned."""
 
     address: Address
     epoch: int
 
 
-class Down(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Down:
     """Report: an epoch ended; in order if `error` is None."""
 
     address: Address

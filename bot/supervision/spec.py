@@ -4,9 +4,8 @@ import enum
 import random
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from .address import Address
 
@@ -38,7 +37,8 @@ class Exceeded(enum.Enum):
     ESCALATE = "escalate"
 
 
-class Backoff(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Backoff:
     """The wait before a restart: grows by `factor` up to `max_ms`, begins anew after `reset_after_ms` of health.
 
     `jitter` is the part by which a wait is made shorter or longer at random, so that many do not return at once.
@@ -56,7 +56,8 @@ class Backoff(msgspec.Struct, frozen=True):
         return round(min(float(self.max_ms), plain * rng.uniform(1 - self.jitter, 1 + self.jitter)))
 
 
-class LaneBounds(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class LaneBounds:
     """How many messages may wait in a lane (the control lane has no bound), and how long a must sender waits."""
 
     must: int = 10_000
@@ -64,7 +65,8 @@ class LaneBounds(msgspec.Struct, frozen=True):
     put_timeout_ms: int = 5_000
 
 
-class ChildSpec(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
     """An actor to be kept alive. Times are ms on the system's clock, `stop_deadline_ms` and put timeouts real ones.
 
     More than `max_restarts` failures within `period_ms` lead to `on_exceeded`. A message whose handling killed the

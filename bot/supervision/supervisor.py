@@ -9,8 +9,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable
-
-import msgspec
+from dataclasses import dataclass
 
 from .actor import Actor
 from .child import Child, Group, Plan, State
@@ -37,26 +36,30 @@ KEPT_LETTERS = 10_000
 logger = logging.getLogger("supervision")
 
 
-class Launch(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Launch:
     """Command: start the child if it waits for that since `epoch` ended."""
 
     name: str
     epoch: int
 
 
-class Release(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Release:
     """Command: end the child's quarantine."""
 
     name: str
 
 
-class Proceed(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Proceed:
     """Command: the wait of a group's plan is over."""
 
     plan: Plan
 
 
-class Look(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Look:
     """Command: look for children that hang or vanished."""
 
 

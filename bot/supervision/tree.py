@@ -1,9 +1,10 @@
 """Decides what one sees of the actors: read from cells that they write, so it works while all of them hang."""
 
-import msgspec
+from dataclasses import dataclass
 
 
-class Depth(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Depth:
     """How many messages wait in each lane; the one in hand is not counted."""
 
     control: int = 0
@@ -16,7 +17,8 @@ class Depth(msgspec.Struct, frozen=True):
         return self.control + self.must + self.stream
 
 
-class ActorStatus(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ActorStatus:
     """One actor as it is now. Durations in ms.
 
     `state` is starting, recovering, running, restarting, quarantined or stopped. `busy_ms` is the time in the

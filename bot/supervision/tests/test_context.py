@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pykka
 import pytest
 
-from bot.supervision import (
+from .. import (
     ActorQuarantined,
     ActorRestarted,
     ActorStopped,
@@ -16,7 +16,6 @@ from bot.supervision import (
     Restart,
     Terminated,
 )
-
 from .support import WAIT_S, A, B, Halt, Num, Price, Scene, Scripted, fail, once, small, spec
 
 # Addresses
@@ -86,8 +85,7 @@ def test_pykka_refs_work_but_proxies_are_refused(scene: Scene) -> None:
 
 
 def test_an_actor_outside_of_a_system_does_not_start() -> None:
-    from bot.supervision.testing import RecordingContext
-
+    from ..testing import RecordingContext
     from .support import Script
 
     actor = Script().actor(RecordingContext())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.supervision import (
+from .. import (
     ActorFailed,
     ActorQuarantined,
     ActorRestarted,
@@ -19,8 +19,7 @@ from bot.supervision import (
     Restart,
     Strategy,
 )
-from bot.supervision.spec import History
-
+from ..spec import History
 from .support import A, B, C, Num, Scene, Scripted, fail, names, once, small, spec
 
 BAD = 13

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.supervision import ActorFailed, ActorStopped, Backoff, NotRunning
-
+from .. import ActorFailed, ActorStopped, Backoff, NotRunning
 from .support import WAIT_S, A, B, C, Num, Scene, fail, once, spec
 
 

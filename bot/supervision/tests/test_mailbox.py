@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.supervision import Lane, LaneBounds, MailboxFull
-from bot.supervision.lanes import LaneTable
-from bot.supervision.mailbox import Fate, Mailbox
-from bot.supervision.seat import Order, Parcel, Seat
-from bot.supervision.settle import Gauge
-
+from .. import Lane, LaneBounds, MailboxFull
+from ..lanes import LaneTable
+from ..mailbox import Fate, Mailbox
+from ..seat import Order, Parcel, Seat
+from ..settle import Gauge
 from .support import LANES, Halt, Num, Price, small
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.supervision import (
+from .. import (
     ActorFailed,
     ActorQuarantined,
     ActorRestarted,
@@ -14,7 +14,6 @@ from bot.supervision import (
     Backoff,
     KillRefused,
 )
-
 from .support import WAIT_S, A, B, Num, Scene, fail, once, spec
 
 KINDS = ["raise", "exit", "hang", "vanish"]

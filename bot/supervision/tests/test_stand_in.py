@@ -2,8 +2,7 @@
 
 import pytest
 
-from bot.supervision import Actor, ActorFailed, ActorQuarantined, ActorRestarted, Context
-
+from .. import Actor, ActorFailed, ActorQuarantined, ActorRestarted, Context
 from .support import A, Num, Scene, fail, spec
 
 BAD = 13

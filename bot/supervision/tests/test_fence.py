@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pykka
 import pytest
 
-from bot.supervision import (
+from .. import (
     ActorCrashed,
     ActorFailed,
     ActorQuarantined,
@@ -16,7 +16,6 @@ from bot.supervision import (
     DeadLetter,
     Fenced,
 )
-
 from .support import WAIT_S, A, B, Num, Scene, Scripted, fail, once, spec
 
 

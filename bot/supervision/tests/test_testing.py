@@ -4,9 +4,8 @@ import threading
 
 import pytest
 
-from bot.supervision import Address, Context, Fenced, MailboxFull, SystemClock
-from bot.supervision.testing import HandClock, RecordingContext
-
+from .. import Address, Context, Fenced, MailboxFull, SystemClock
+from ..testing import HandClock, RecordingContext
 from .support import A, B, Num, Script, fail
 
 

@@ -3,11 +3,10 @@
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from bot.supervision import (
+from .. import (
     Actor,
     ActorSystem,
     Address,
@@ -20,25 +19,28 @@ from bot.supervision import (
     Strategy,
     SystemClock,
 )
-from bot.supervision.testing import HandClock
+from ..testing import HandClock
 
 WAIT_S = 10.0
 A, B, C = Address("a"), Address("b"), Address("c", "x")
 
 
-class Num(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Num:
     """A message; MUST."""
 
     n: int
 
 
-class Price(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Price:
     """A message; STREAM."""
 
     n: int
 
 
-class Halt(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Halt:
     """A message; CONTROL."""
 
     n: int = 0

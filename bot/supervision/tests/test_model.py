@@ -6,8 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bot.supervision import ActorFailed, ActorQuarantined, ActorRestarted, KillRefused
-
+from .. import ActorFailed, ActorQuarantined, ActorRestarted, KillRefused
 from .support import WAIT_S, A, Num, Scene, Scripted, fail, spec
 
 MAX_RESTARTS = 3

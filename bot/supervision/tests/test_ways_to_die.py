@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.supervision import (
+from .. import (
     ActorCrashed,
     ActorFailed,
     ActorRestarted,
@@ -14,7 +14,6 @@ from bot.supervision import (
     Exceeded,
     Restart,
 )
-
 from .support import A, B, Num, Scene, Scripted, fail, names, once, spec
 
 

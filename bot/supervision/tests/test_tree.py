@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.supervision import (
+from .. import (
     ActorFailed,
     ActorRestarted,
     ActorStarted,
@@ -14,7 +14,6 @@ from bot.supervision import (
     Depth,
     log_thread_tracebacks,
 )
-
 from .support import WAIT_S, A, B, Halt, Price, Scene, Scripted, fail, names, once, spec
 
 
