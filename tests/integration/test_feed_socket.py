@@ -79,6 +79,7 @@ def market(tmp_path, monkeypatch):
         exchange.stop()
 
 
+@pytest.mark.slow
 def test_each_closed_candle_once_and_in_order(market, tmp_path):
     rng = random.Random(5)
     market.await_candles()

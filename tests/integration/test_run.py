@@ -46,6 +46,7 @@ def has_klines(data):
     return status if all(view["last_kline_ms"] for view in status["symbols"].values()) else None
 
 
+@pytest.mark.slow
 def test_a_newcomers_first_minute(tmp_path):
     data = tmp_path / "data" / "demo"
     with Program(cwd=tmp_path) as bot:
@@ -90,6 +91,7 @@ def summary_of(bot):
     return [line for line in bot.lines if not line.startswith("{")]
 
 
+@pytest.mark.slow
 def test_a_run_ends_by_itself(tmp_path):
     with Program("run", "--for", "3s", "--data-dir", tmp_path / "data", cwd=tmp_path) as bot:
         assert bot.ends(15) == 0
@@ -110,6 +112,7 @@ def test_a_directory_has_one_bot_and_one_mode(tmp_path):
     assert_refused(command("run", "--mode", "testnet", "--data-dir", data, cwd=tmp_path, **other), "demo", "testnet")
 
 
+@pytest.mark.slow
 def test_a_kline_is_readable_within_a_second(tmp_path):
     data = tmp_path / "data"
     late = []
@@ -137,6 +140,7 @@ def is_stored(data, symbol, event_time):
         return any(kline.event_time >= event_time for kline in store.last_klines(symbol, 1))
 
 
+@pytest.mark.slow
 def test_a_killed_demo_goes_on_with_its_book(tmp_path):
     data = tmp_path / "data"
     with Program("run", "--data-dir", data, cwd=tmp_path, settings=EAGER) as bot:
@@ -223,6 +227,10 @@ def assert_refused(ended, *fragments, status=2):
         (("simulator", "--speed", "0"), "--speed"),
         (("simulator", "--files", "none.csv"), "none.csv"),
         (("simulator", "--interval-ms", "0"), "interval_ms"),
+        (("simulator", "--port", "99999"), "port"),
+        (("simulator", "--symbols", "BTCUSDX"), "BTCUSDX"),
+        (("run", "--symbols", "BTCUSDT,BTCEUR"), "quote asset"),
+        (("run", "--data-dir", "/proc/none"), "/proc/none"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -280,7 +288,7 @@ class TestBadFiles:
         rows = rows_of("100", "101", "102", "103")
         rows[2] = rows[2].replace("102", "1O2")
         file = write_rows(tmp_path / "BTCUSDT-1m-x.csv", rows)
-        assert_refused(command(verb, file, cwd=tmp_path), file.name, "3")
+        assert_refused(command(verb, file, cwd=tmp_path), f"{file.name}:3: ")
 
     def test_no_rows(self, tmp_path, verb):
         file = write_rows(tmp_path / "BTCUSDT-1m-x.csv", [])

@@ -1,0 +1,88 @@
+"""`actors`, `dead-letters`, SIGUSR1 and systemd's notifications on a real, running bot."""
+
+import signal
+import socket
+
+import pytest
+
+from tests.integration.processes import Program, command, told, wait_until
+
+
+@pytest.fixture
+def bot(tmp_path):
+    with Program("run", "--allow-chaos", "--data-dir", tmp_path / "data", cwd=tmp_path) as program:
+        wait_until(lambda: {a["state"] for a in actors(tmp_path).values()} == {"running"}, 20, "all actors run")
+        yield program
+
+
+def actors(path):
+    if command("actors", "list", "--data-dir", path / "data", cwd=path).returncode:
+        return {"none": {"state": "none"}}
+    return {actor["name"]: actor for actor in told("actors", "list", "--data-dir", path / "data", cwd=path)}
+
+
+def kill(path, name, how="raise"):
+    return command("actors", "kill", name, "--how", how, "--data-dir", path / "data", cwd=path)
+
+
+@pytest.mark.parametrize("how", ["raise", "exit", "vanish", "hang"])
+def test_a_killed_actor_runs_again_within_ten_seconds_and_no_other_notices(bot, tmp_path, how):
+    before = actors(tmp_path)
+    assert kill(tmp_path, "feed/BTCUSDT", how).returncode == 0
+    failed = wait_until(lambda: bot.events("ActorFailed"), 15, "the feed dies")
+    back = wait_until(lambda: bot.events("ActorRestarted"), 15, "the feed is back")
+    assert [event["name"] for event in (*failed, *back)] == ["feed/BTCUSDT"] * 2
+    assert back[0]["downtime_ms"] < 10_000
+    after = actors(tmp_path)
+    assert after["feed/BTCUSDT"]["state"] == "running"
+    assert after["feed/BTCUSDT"]["epoch"] == 2
+    assert all(after[name]["epoch"] == 1 for name in before if name != "feed/BTCUSDT")
+
+
+def test_a_kill_is_refused_in_one_line_where_it_makes_no_sense(bot, tmp_path):
+    for name in ("feed/NONEUSDT", "nobody"):
+        refused = kill(tmp_path, name)
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert name in refused.stderr
+    command("actors", "kill", "--data-dir", tmp_path / "data", cwd=tmp_path)
+    released = command("actors", "release", "feed/BTCUSDT", "--data-dir", tmp_path / "data", cwd=tmp_path)
+    assert (released.returncode, "quarantine" in released.stderr) == (1, True)
+    dropped = command("dead-letters", "drop", 7, "--data-dir", tmp_path / "data", cwd=tmp_path)
+    assert (dropped.returncode, "7" in dropped.stderr) == (1, True)
+    assert told("dead-letters", "list", "--data-dir", tmp_path / "data", cwd=tmp_path) == []
+
+
+def test_the_death_of_the_supervisor_ends_the_process_in_order(bot, tmp_path):
+    assert kill(tmp_path, "supervisor").returncode == 0
+    assert bot.ends(timeout_s=15) == 1
+    assert "supervisor" in bot.said
+
+
+def test_the_stacks_of_all_threads_by_their_actors_names(bot):
+    bot.send(signal.SIGUSR1)
+    wait_until(lambda: "Current state of trader/ETHUSDT" in bot.said, 10, "the trader's stack")
+    assert bot.is_running
+
+
+def test_without_allow_chaos_nobody_is_killed(tmp_path):
+    with Program("run", "--data-dir", tmp_path / "data", cwd=tmp_path):
+        wait_until(lambda: {a["state"] for a in actors(tmp_path).values()} == {"running"}, 20, "all actors run")
+        refused = kill(tmp_path, "feed/BTCUSDT")
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert "--allow-chaos" in refused.stderr
+
+
+def test_systemd_hears_of_start_life_and_end(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(20)
+        settings = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+        with Program("run", "--data-dir", tmp_path / "data", cwd=tmp_path, settings=settings) as program:
+            heard = [listener.recv(1_000).decode() for _ in range(3)]
+            assert heard == ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]
+            program.send(signal.SIGTERM)
+            assert program.ends() == 0
+        listener.settimeout(0)
+        while (said := listener.recv(1_000).decode()) == "WATCHDOG=1":
+            pass
+        assert said == "STOPPING=1"
