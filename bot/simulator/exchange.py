@@ -321,6 +321,8 @@ def _check(config: SimulatorConfig) -> None:
         raise SimulatorError(f"speed must be above 0, not {config.speed}")
     if config.interval_ms is not None and config.interval_ms < 1:
         raise SimulatorError(f"interval_ms must be at least 1, not {config.interval_ms}")
+    if not 0 <= config.port <= 65_535:
+        raise SimulatorError(f"port must be 0 to 65535, not {config.port}")
     if not config.symbols and not config.files:
         raise SimulatorError("no symbols given")
     for symbol in config.symbols:
