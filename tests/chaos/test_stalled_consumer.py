@@ -39,7 +39,7 @@ def test_a_trader_that_never_finishes_has_its_klines_refused_and_its_feed_give_w
     assert figures["accepted"] == 1_001, "one in hand, and the stream lane"
     assert figures["refused"] == MESSAGES - 1_001
     assert figures["connections"] >= 10, "the feed came back again and again"
-    assert figures["candles"] > 1_000
+    assert figures["candles"] >= figures["streamed"] // 100 - 2, "nothing that was missed was left out"
     assert figures["failures"] == []
 
 
