@@ -20,8 +20,13 @@ out of reach, the next kline is served when all that the last one caused is done
 than `max_age` moves `p` and trades nothing; that is tested elsewhere.) Who dies after the intent is stored and before
 the order's bytes have left loses that decision: it is settled as never placed and not made up for. No actor is killed
 between the two here; tests/chaos/test_process_storm.py does that.
+
+The supervisor's death is the process's: `test_the_supervisor_s_death_ends_the_process_in_order` kills it in each of the
+four ways amid the trading; the process has to end in order with status 1, and to go on where it was once it is started
+again, as systemd or Docker would. BULKHEAD_STORM_SEEDS is how often each way.
 """
 
+import dataclasses
 import os
 import random
 import secrets
@@ -41,10 +46,11 @@ from bot.config import load_settings
 from bot.messages import DiskSpace, Flush, Notice, ReplayLog, ResolveOrders, Watch
 from bot.supervision import ActorFailed, ActorQuarantined, ActorSystem, Address, Backoff, DeadLetter, KillRefused
 from tests.chaos.sabotage import ORDER_POINTS, POINTS, Saboteur
+from tests.chaos.step_storm import StepStorm
 from tests.chaos.stepping import SteppedExchange, await_true, outcome_of, rules_of_book
 from tests.chaos.tapes import make_tape
 from tests.integration.books import assert_same_books
-from tests.integration.processes import SYMBOLS, pause, told
+from tests.integration.processes import SYMBOLS, command, pause, told
 
 KILLS = int(os.environ.get("BULKHEAD_STORM_KILLS", "60"))
 SEEDS = int(os.environ.get("BULKHEAD_STORM_SEEDS", "2"))
@@ -226,7 +232,7 @@ def quiet(tmp_path, monkeypatch):
     real_specs, real_system = app.child_specs, ActorSystem
 
     def specs(parts):
-        return tuple(msgspec.structs.replace(spec, **FORGIVING) for spec in real_specs(parts))
+        return tuple(dataclasses.replace(spec, **FORGIVING) for spec in real_specs(parts))
 
     monkeypatch.setattr(app, "child_specs", specs)
     monkeypatch.setattr(app, "ActorSystem", lambda *a, **kw: real_system(*a, check_ms=40, **kw))
@@ -315,6 +321,52 @@ def way_of(failure: ActorFailed) -> str:
     """Name the way in which an actor died; where it was sabotaged, the point too, unless it hung."""
     if failure.phase in ("hang", "vanish"):
         return failure.phase
+    if failure.error.startswith("hung"):
+        return "hang in its start"
     error, _, said = failure.error.partition(": ")
     how = "exit" if error == "SystemExit" else "raise"
     return how if said in ("raise", "chaos") else f"{how} {said.partition(' ')[2]}"
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(60 + 60 * SEEDS)
+def test_the_supervisor_s_death_ends_the_process_in_order(tmp_path):
+    print(f"\nBULKHEAD_SEED={FIRST_SEED} BULKHEAD_STORM_SEEDS={SEEDS}")
+    for seed in range(FIRST_SEED, FIRST_SEED + max(1, SEEDS // 2)):
+        rng = random.Random(seed)
+        deaths = list(HOWS)
+        rng.shuffle(deaths)
+        tape = make_tape(tmp_path / f"{seed}-klines", rng, 70)
+        with SteppedExchange(tmp_path / f"{seed}-exchange", tape) as exchange:
+            storm = StepStorm(tmp_path / str(seed), tape, exchange, rng)
+            storm.folder.mkdir()
+            try:
+                storm.launch()
+                storm.await_recovery()
+                for how in deaths:
+                    die_trading(storm, how)
+                    storm.recover()
+                storm.play_the_rest()
+                outcome, books = storm.outcome()
+            finally:
+                storm.clean_up()
+        assert outcome.lost == set()
+        assert len(storm.bots) == len(deaths) + 1
+        print(f"seed {seed}: {len(deaths)} deaths, {storm.served} klines, {books['orders']} orders")
+
+
+def die_trading(storm: StepStorm, how: str) -> None:
+    """Kill the supervisor, and trade on until the bot ends: what is under way then is finished, or done after it."""
+    for _ in range(storm.rng.randrange(3, 6)):
+        assert storm.next()
+        assert storm.await_done(stored=False), storm.bot.said
+    ended = command("actors", "kill", "supervisor", "--how", how, "--data-dir", storm.data, cwd=storm.folder)
+    assert ended.returncode == 0, ended.stderr
+    began = time.monotonic()
+    last = storm.served + 40  # a supervisor that hangs is found after five seconds
+    while storm.bot.is_running and storm.served < last:
+        assert storm.next(), "the tape is too short"
+        storm.await_done(stored=False)
+    assert storm.bot.ends(20) == 1, storm.bot.said
+    assert any("the bot gave up: the supervisor" in line for line in storm.bot.errors), storm.bot.said
+    print(f"  {how}: ended after {time.monotonic() - began:.1f} s")

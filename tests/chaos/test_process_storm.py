@@ -22,19 +22,17 @@ import random
 import secrets
 import signal
 import statistics
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from bot.app.control import ControlError, ask
 from tests.chaos.pointed_bot import MAY_LOSE, POINTS, RECOVERY_POINTS
-from tests.chaos.stepping import SteppedExchange, outcome_of, rules_of_book
-from tests.chaos.tapes import Tape, make_tape
-from tests.integration.books import assert_same_books
-from tests.integration.processes import SYMBOLS, Program, pause, told
+from tests.chaos.step_storm import StepStorm
+from tests.chaos.stepping import SteppedExchange
+from tests.chaos.tapes import make_tape
+from tests.integration.processes import SYMBOLS, pause
 
 ROUNDS = int(os.environ.get("BULKHEAD_STORM_ROUNDS", "1"))
 SEED = int(os.environ.get("BULKHEAD_SEED") or secrets.randbelow(1_000_000))
@@ -49,97 +47,18 @@ UNSENT = MAY_LOSE[:3]
 LEAVE_IN_DOUBT = ("request, written", "reply, before it is read")
 
 
-class PointedBot(Program):
-    """The bot with points, as a process."""
+class Storm(StepStorm):
+    """The same, killed with SIGKILL."""
 
-    def _spawn(self, program, cwd, variables):
-        arguments = program[program.index("bot.main") + 1 :]
-        return super()._spawn([sys.executable, "-m", "tests.chaos.pointed_bot", *arguments], cwd, variables)
-
-
-class Storm:
-    """One data directory, one stepped exchange, one bot after another."""
-
-    def __init__(self, folder: Path, tape: Tape, exchange: SteppedExchange, rng: random.Random) -> None:
-        self.folder = folder
-        self.data = folder / "data"
-        self.tape = tape
-        self.exchange = exchange
-        self.rng = rng
-        self.bots: list[PointedBot] = []
-        self.served = 0
-        self.kline: tuple[str, int] = ("", 0)
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
         self.kills: Counter[str] = Counter()
         self.killed_on: dict[tuple[str, int], list[str]] = {}
-        self.recoveries: list[float] = []
-        self.doubtful: list[float] = []
-
-    @property
-    def bot(self) -> PointedBot:
-        return self.bots[-1]
-
-    def ask(self, **request):
-        """The bot's answer; None while it starts, and once it is dead."""
-        try:
-            return ask(self.data / "control.sock", request)
-        except ControlError:
-            return None
-
-    def launch(self, point: str = "") -> None:
-        settings = {**self.exchange.settings, "BOT_EXCHANGE__RECV_WINDOW_MS": "1000", "BULKHEAD_POINT": point}
-        arguments = ("run", "--mode", "testnet", "--data-dir", self.data, "--allow-chaos")
-        self.bots.append(PointedBot(*arguments, cwd=self.folder, settings=settings))
-
-    def await_recovery(self) -> None:
-        """Wait until every actor runs; a trader that asks about an order may take longer, and is told apart."""
-        deadline = self.bot.began + 30
-        running_at = None
-        while True:
-            assert self.bot.is_running, f"the bot ended by itself:\n{self.bot.said}"
-            status, now = self.ask(command="status"), time.monotonic()
-            if status is not None and status["pid"] == self.bot.pid:
-                states = {actor["name"]: actor["state"] for actor in status["actors"]}
-                waiting = {name for name, state in states.items() if state != "running"}
-                asking = {name for name in waiting if name.startswith("trader/") and states[name] == "recovering"}
-                if running_at is None and waiting == asking and status["feeds_connected"]:
-                    running_at = now
-                    self.recoveries.append(now - self.bot.began)
-                if running_at is not None and not waiting:
-                    if now != running_at:
-                        self.doubtful.append(now - self.bot.began)
-                    return
-            assert now < deadline, f"not all actors run: {status}\n{self.bot.said}"
-            pause(0.005)
-
-    def next(self) -> bool:
-        """Have one kline served; False at the end."""
-        kline = self.exchange.next()
-        if kline is not None:
-            self.kline = kline
-            self.served += 1
-        return kline is not None
-
-    def await_done(self, stored: bool) -> bool:
-        """Wait until the last kline is done, and stored if asked for; False if the bot died meanwhile."""
-        symbol, close_time = self.kline
-        deadline = time.monotonic() + 30
-        while self.bot.is_running:
-            answer = self.ask(command="done", symbol=symbol, close_time=close_time)
-            if answer is not None and answer["stored" if stored else "done"]:
-                return True
-            assert time.monotonic() < deadline, f"{self.kline} is not done:\n{self.bot.said}"
-            pause(0.002)
-        return False
 
     def note_death(self, point: str) -> None:
         assert self.bot.ends() == -signal.SIGKILL, self.bot.said
         self.kills[point] += 1
         self.killed_on.setdefault(self.tape.steps[self.served - 1], []).append(point)
-
-    def recover(self) -> None:
-        self.launch()
-        self.await_recovery()
-        assert self.await_done(stored=True), self.bot.said
 
     def kill_at(self, point: str) -> None:
         """Serve klines until the bot died at a point."""
@@ -173,13 +92,6 @@ class Storm:
             assert time.monotonic() < deadline, f"{point} was not reached:\n{self.bot.said}"
             pause(0.005)
         self.note_death(f"recovery: {point}")
-
-    def play_the_rest(self) -> None:
-        while self.next():
-            assert self.await_done(stored=False), self.bot.said
-        assert self.await_done(stored=True)
-        self.bot.send(signal.SIGTERM)
-        assert self.bot.ends(10) == 0
 
 
 @pytest.mark.chaos
@@ -231,28 +143,16 @@ def one_round(folder: Path, seed: int) -> tuple[Storm, Counter[str]]:
             storm.play_the_rest()
             return storm, compare(storm)
         finally:
-            for number, bot in enumerate(storm.bots):
-                bot.kill()
-                (folder / f"bot-{number + 1}.log").write_text("".join([*bot.lines, *bot.errors]))
+            storm.clean_up()
 
 
 def compare(storm: Storm) -> Counter[str]:
-    tape, data = storm.tape, storm.data
-    books = assert_same_books(storm.exchange.state(), data, "testnet")
-    outcome = outcome_of(data, tape)
+    outcome, books = storm.outcome()
     for kline in outcome.lost:
         assert {*MAY_LOSE, AT_RANDOM, AT_START} & set(storm.killed_on.get(kline, ())), kline
     for kline, points in storm.killed_on.items():
         assert kline in outcome.lost or not set(UNSENT) & set(points), (kline, points)
-    expected = tape.expected(rules_of_book(data), outcome.lost)
-    assert outcome.trades == expected["trades"]
-    assert sorted(outcome.klines) == sorted(tape.steps)
-    wallet = told("wallet", "--data-dir", data, cwd=data)
-    for amount in ("cash", "positions", "equity"):
-        assert wallet[amount] == expected[amount]
-    for bot in storm.bots:
-        assert not any("Traceback" in line for line in (*bot.lines, *bot.errors)), bot.said
-        assert bot.events("ActorFailed") == []
+    assert [event for bot in storm.bots for event in bot.events("ActorFailed")] == []
     return Counter(
         {
             "kills": storm.kills.total(),
