@@ -103,7 +103,8 @@ class TraderActor(Actor):
             for fill in entry.fills:
                 position = position.after(fill, self._rules)
             if entry.fills and entry.intent.client_order_id not in stored:
-                self._tell_trade(entry.intent, entry.fills)
+                # A trade of an earlier process is news to the store only.
+                self._tell_trade(entry.intent, entry.fills, is_news=self._memory.is_warm)
         self._change(position=position)
         self._doubts = {intent.client_order_id: intent for intent in (*self._memory.doubts, *unresolved)}
         if not self._memory.is_warm:
@@ -320,11 +321,12 @@ class TraderActor(Actor):
         else:
             self.context.tell(addresses.MONITOR, ended)
 
-    def _tell_trade(self, intent: OrderIntent, fills: tuple[Fill, ...]) -> None:
+    def _tell_trade(self, intent: OrderIntent, fills: tuple[Fill, ...], is_news: bool = True) -> None:
         trade = trade_of(intent, fills, self._settings.mode, self._settings.bot_id)
         if trade is not None:
             self.context.tell(addresses.BRIDGE, trade)
-            self.context.tell(addresses.MONITOR, trade)
+            if is_news:
+                self.context.tell(addresses.MONITOR, trade)
 
     def _release_unless_known(self, order_id: str) -> None:
         """Give back the money of an order that was never journaled, so never sent."""

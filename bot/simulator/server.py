@@ -79,6 +79,8 @@ class SimulatedExchange:
             asyncio.run(self._serve(exchange))
         except OSError as error:
             self._failure = f"cannot listen on {self._config.host}:{self._config.port}: {error.strerror or error}"
+        except Exception as error:
+            self._failure = f"the exchange could not start: {type(error).__name__}: {error}"
         finally:
             with contextlib.suppress(sqlite3.Error):
                 exchange.close()
