@@ -32,6 +32,7 @@ class Child:
         self.history = History(spec)
         self.state = State.STARTING
         self.in_care = False  # quarantined, and served by the spec's stand-in
+        self.is_stood_in = False  # the incarnation is the stand-in; for a moment still after a release
         self.incarnation: Incarnation | None = None
         self.epoch = 0
         self.booked = 0  # the last epoch whose end was noted
@@ -78,7 +79,7 @@ class Child:
         )
 
     def _word(self) -> str:
-        if self.in_care and self.state is not State.STOPPED:
+        if self.in_care:
             return State.QUARANTINED.value
         # Between an epoch's end and the supervisor's notice of it the child is on its way back already.
         return State.RESTARTING.value if self.state is State.UP else self.state.value

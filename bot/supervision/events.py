@@ -53,7 +53,10 @@ class ActorRestarted:
 
 @dataclass(frozen=True, slots=True)
 class ActorQuarantined:
-    """An actor failed too often; its name refuses messages until it is released."""
+    """An actor failed too often; until it is released its stand-in serves the name, if it has one, else nobody does.
+
+    Comes a second time if the stand-in failed too often as well: nobody serves the name from then on.
+    """
 
     name: str
     reason: str

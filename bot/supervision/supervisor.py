@@ -116,6 +116,7 @@ class Supervision:
         child.incarnation = incarnation
         # On a thread of its own: making an actor may hang, and may have to wait for an effect of the last epoch.
         spec = child.spec
+        child.is_stood_in = child.in_care
         factory = spec.stand_in if child.in_care and spec.stand_in is not None else spec.factory
         threading.Thread(
             target=incarnation.begin, args=(factory, previous), name=f"start of {child.name}", daemon=True
@@ -126,6 +127,8 @@ class Supervision:
         child = self.children[str(report.address)]
         if report.epoch != child.epoch or child.booked == child.epoch:
             return
+        if _is_released(child):
+            return  # its end is on the way, and all else follows from that
         now = self._clock.monotonic_ms()
         child.state = State.UP
         child.up_at = now
@@ -156,6 +159,7 @@ class Supervision:
             self.launch(child)
         elif was_in_care and stand_in is not None:
             # What waits stays for the actor proper, which is launched when the stand-in has ended.
+            child.state = State.RESTARTING
             child.stop_by = self._clock.monotonic_ms() + child.spec.stop_deadline_ms
             child.mailbox.request_stop(stand_in.seat, drain=False)
 
@@ -170,6 +174,9 @@ class Supervision:
         plan = child.group.plan
         if plan is not None and child in plan.to_stop:
             self._stopped_for_plan(child, plan)
+        elif _is_released(child):
+            # However the stand-in ended, it says nothing about the actor proper.
+            self._restart(child, 0)
         elif child.spec.restart is Restart.TEMPORARY or (
             child.spec.restart is Restart.TRANSIENT and report.error is None
         ):
@@ -229,6 +236,7 @@ class Supervision:
     def retire(self, child: Child, abandoned: bool = False) -> None:
         """Close the child's name for good. Must messages that waited become dead letters, others are counted."""
         child.state = State.STOPPED
+        child.in_care = False
         for parcel in child.mailbox.close():
             drop(parcel, NotRunning(child.name))
             if parcel.lane is MUST and parcel.reply is None:
@@ -246,16 +254,22 @@ class Supervision:
             child.state = State.RESTARTING
             self._escalate(f"{child.name}: {reason}")
             return
-        if not child.in_care:
-            self.emit(ActorQuarantined(child.name, reason, self._clock.now_ms()))
-        if spec.stand_in is not None and not child.in_care:
+        if child.in_care:
+            reason = f"the stand-in too: {reason}"
+        has_help = spec.stand_in is not None and not child.in_care
+        if has_help:
             child.in_care = True
+            child.state = State.RESTARTING
             child.history.forget()
+        else:
+            child.state = State.QUARANTINED
+            child.mailbox.park()
+        # Told of when it is so: who hears of it may release the name at once.
+        self.emit(ActorQuarantined(child.name, reason, self._clock.now_ms()))
+        if has_help:
             self._restart(child, spec.backoff.delay_ms(0, self._rng))
-            return
-        child.state = State.QUARANTINED
-        child.mailbox.park()
-        self._resume_plan(child)
+        else:
+            self._resume_plan(child)
 
     # Restarting
 
@@ -298,6 +312,7 @@ class Supervision:
     def _stopped_for_plan(self, child: Child, plan: Plan) -> None:
         plan.to_stop.remove(child)
         child.stop_by = None
+        child.state = State.RESTARTING  # again: it may have come up between the wish that it stop and its end
         if child.spec.restart is Restart.TEMPORARY:
             plan.to_start.remove(child)
             self.retire(child)
@@ -378,6 +393,10 @@ class Supervision:
             text = f"hung: {'starting' if phase == 'start' else 'in one handler'} for {now - since} ms"
             logger.error("%s %s", incarnation, text)
             incarnation.end(phase, text, Fate.BLAME, outside=True, abandoned=True)
+
+
+def _is_released(child: Child) -> bool:
+    return child.is_stood_in and not child.in_care
 
 
 class Supervisor(Actor):

@@ -1,5 +1,6 @@
 """Decides how the parts meet: the one door through which a program starts, addresses, sees and stops its actors."""
 
+import logging
 import random
 import threading
 import time
@@ -23,6 +24,9 @@ from .timers import Clock
 from .tree import ActorStatus, Depth
 
 SUPERVISOR = Address("supervisor")
+OWNED_S = 0.5
+
+logger = logging.getLogger("supervision")
 
 
 class ActorSystem:
@@ -32,7 +36,7 @@ class ActorSystem:
     library CONTROL. `on_event` is called on the supervisor's thread and must be short. `on_escalate` is called once, on
     a thread of its own, with the reason why the process should stop. `check_ms` is how often hung and vanished
     actors are looked for, on `clock`; `supervisor_deadline_ms` how long, in real time, the supervisor may take over
-    one message.
+    one message, and how late the clock's timers may be.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class ActorSystem:
         self._stopping = False
         self._started_at = clock.monotonic_ms()
         self._stop_lock = threading.Lock()
-        self._guardian = Guardian(on_escalate, self._beats, supervisor_deadline_ms)
+        self._guardian = Guardian(on_escalate, self._beats, supervisor_deadline_ms, clock, check_ms)
         self._box = Mailbox(LaneTable(lambda _: CONTROL), LaneBounds(), None)
         self._supervision = Supervision(
             self._directory, rng or random.Random(), on_event, self._guardian.escalate, self._post
@@ -96,7 +100,8 @@ class ActorSystem:
         """Stop the supervisor, then all actors, last started first, and return the names of those abandoned.
 
         Each works off what waits for it first, within its own deadline and what is left of `deadline_ms`, both
-        real time. What is still there then is fenced and left behind. Needs no living supervisor.
+        real time. What is still there then is fenced and left behind. Threads that actors owned get half a second in
+        all to end. Needs no living supervisor.
         """
         with self._stop_lock:
             if self._stopping:
@@ -116,7 +121,16 @@ class ActorSystem:
         for child in reversed(tuple(self._supervision.children.values())):
             if child.state is not State.STOPPED and not self._stop_child(child, end):
                 abandoned.append(child.name)
+        self._join_owned(min(end, time.monotonic() + OWNED_S))
         return tuple(abandoned)
+
+    def _join_owned(self, deadline: float) -> None:
+        """Wait for the threads that the last incarnations owned; fenced, they are only in the way of a clean exit."""
+        for child in self._supervision.children.values():
+            for owned in () if child.incarnation is None else child.incarnation.owned:
+                owned.thread.join(max(0.0, deadline - time.monotonic()))
+                if owned.thread.is_alive():
+                    logger.warning("thread %s has not ended and is left behind", owned.thread.name)
 
     def _stop_child(self, child: Child, end: float) -> bool:
         deadline = min(end, time.monotonic() + child.spec.stop_deadline_ms / 1000)
@@ -176,6 +190,7 @@ class ActorSystem:
     def _tick(self) -> None:
         if self._stopping:
             return
+        self._guardian.ticked()
         self._supervision.request_look()
         self._clock.call_later(self._check_ms, self._tick)
 

@@ -2,10 +2,13 @@
 
 import heapq
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
+
+logger = logging.getLogger("supervision")
 
 
 class Timer(Protocol):
@@ -73,4 +76,7 @@ class SystemClock:
                     self._changed.wait(wait_s)
                 call = heapq.heappop(self._due)[2]
             if not call.cancelled:
-                call.action()
+                try:
+                    call.action()
+                except BaseException:
+                    logger.exception("an action of a timer failed")

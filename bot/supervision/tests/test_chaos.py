@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -13,6 +14,7 @@ from .. import (
     Address,
     Backoff,
     KillRefused,
+    SystemClock,
 )
 from .support import WAIT_S, A, B, Num, Scene, fail, once, spec
 
@@ -82,6 +84,46 @@ def test_an_ask_that_is_killed_is_answered_by_the_next(scene: Scene) -> None:
     scene.start()
     scene.system.kill(A, "raise")
     assert scene.system.ask(A, Num(1), WAIT_S) == 2
+
+
+def test_a_clock_whose_timers_ring_no_more_is_seen(make_scene: Callable[..., Scene]) -> None:
+    scene = make_scene(supervisor_deadline_ms=100)
+    scene.start()
+    armed: list[object] = []
+    scene.clock.call_later = lambda delay_ms, action: armed.append(action)  # type: ignore[method-assign,assignment]
+    scene.clock.advance(250)  # the last one that rings
+    assert armed
+    scene.clock.advance(349)
+    assert not scene.escalation.wait(0.3), "a clock that stands still is not late"
+    scene.clock.advance(1)
+    assert scene.escalation.wait(WAIT_S)
+    assert scene.escalated == ["the clock's timers have not rung for 350 ms"]
+
+
+def test_a_clock_that_is_late_once_is_forgiven(make_scene: Callable[..., Scene]) -> None:
+    scene = make_scene(supervisor_deadline_ms=400)
+    scene.start()
+    real = scene.clock.call_later
+    armed: list[Callable[[], None]] = []
+    scene.clock.call_later = lambda delay_ms, action: armed.append(action)  # type: ignore[method-assign,assignment]
+    scene.clock.advance(5_000)
+    assert not scene.escalation.wait(0.25)
+    scene.clock.call_later = real  # type: ignore[method-assign]
+    armed[0]()
+    assert not scene.escalation.wait(0.5)
+
+
+def test_an_action_that_raises_does_not_end_the_machines_clock(caplog: pytest.LogCaptureFixture) -> None:
+    clock, rang = SystemClock(), threading.Event()
+    for error in (ValueError("x"), SystemExit(1)):
+        clock.call_later(0, partial(_raise, error))
+    clock.call_later(1, rang.set)
+    assert rang.wait(WAIT_S)
+    assert [r.getMessage() for r in caplog.records] == ["an action of a timer failed"] * 2
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 @pytest.mark.parametrize(

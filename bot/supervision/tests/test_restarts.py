@@ -305,6 +305,32 @@ def test_a_sibling_that_fails_during_a_group_restart_does_not_stall_it(scene: Sc
     assert {s.state for s in scene.system.tree()} == {"running"}
 
 
+def test_a_sibling_that_comes_up_after_it_was_to_stop_is_not_forgotten(scene: Scene) -> None:
+    starting, go = threading.Event(), threading.Event()
+
+    def on_started(actor: Scripted) -> None:
+        if actor.context.address == C and actor.context.epoch == 2:
+            starting.set()
+            assert go.wait(5)
+
+    scene.script.on_started = on_started
+    group(scene, Strategy.ONE_FOR_ALL, poison_attempts=1)
+    scene.script.on_message[BAD] = once(fail(ValueError("bad")), epochs=2)
+    scene.tell(BAD)
+    for _ in range(2_000):
+        scene.clock.advance(1)
+        if starting.wait(0.005):
+            break
+    scene.tell(BAD)
+    scene.recorder.wait(ActorFailed, count=2)
+    go.set()
+    scene.recorder.wait_advancing(scene.clock, ActorRestarted, "c/x", count=2)
+    for name in (A, B, C):
+        scene.tell(2, to=name)
+    scene.settle()
+    assert {s.name: s.epoch for s in scene.system.tree()[1:]} == {"a": 3, "b": 3, "c/x": 3}
+
+
 def test_systems_may_hold_several_groups(scene: Scene) -> None:
     scene.start(spec(scene.script, A))
     scene.start(spec(scene.script, B), strategy=Strategy.ONE_FOR_ALL)

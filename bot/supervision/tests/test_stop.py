@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from .. import ActorFailed, ActorStopped, Backoff, NotRunning
-from .support import WAIT_S, A, B, C, Num, Scene, fail, once, spec
+from .support import WAIT_S, A, B, C, Num, Scene, Scripted, fail, once, spec
 
 
 def test_last_started_first_and_what_waits_is_handled(scene: Scene) -> None:
@@ -135,6 +135,32 @@ def test_a_hung_supervisor_is_left_behind_and_named(make_scene: Callable[..., Sc
     scene.tell(1)
     assert scene.system.stop() == ("supervisor",)
     assert scene.handled() == [1]
+
+
+def test_owned_threads_are_waited_for_but_not_for_long(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    go, ended = threading.Event(), []
+    threads = []
+
+    def reads_on(actor: Scripted) -> None:
+        def read() -> None:
+            while actor.context.is_current():
+                time.sleep(0.001)
+            time.sleep(0.05)
+            ended.append(actor.context.address)
+
+        threads.append(actor.context.spawn_thread("reader", read))
+        if actor.context.address == C:
+            threads.append(actor.context.spawn_thread("deaf", lambda: go.wait(WAIT_S)))
+
+    scene.script.on_started = reads_on
+    scene.start(spec(scene.script, A), spec(scene.script, B), spec(scene.script, C))
+    begun = time.monotonic()
+    assert scene.system.stop() == ()
+    assert time.monotonic() - begun < 2
+    assert sorted(ended) == [A, B, C]
+    assert [t.name for t in threads if t.is_alive()] == ["c/x:deaf"]
+    assert [r.getMessage() for r in caplog.records] == ["thread c/x:deaf has not ended and is left behind"]
+    go.set()
 
 
 def test_a_system_that_was_never_started_stops(scene: Scene) -> None:
