@@ -316,14 +316,14 @@ def test_a_damaged_file_is_named_and_nothing_is_left_out_in_silence(new_spilling
     klines = filled(log, *range(1, 8))
     path = tmp_path / "spool" / "00000001.spool"
     whole = path.read_bytes()
-    middle = len(whole) // 2
+    digit = whole.index(b"close\xa1") + 6
     match harm:
         case "cut":
             path.write_bytes(whole[:-1])
         case "flipped":
-            path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+            path.write_bytes(whole[:digit] + bytes([whole[digit] ^ 1]) + whole[digit + 1 :])
         case "longer":
-            path.write_bytes(whole + whole[:middle])
+            path.write_bytes(whole + whole)
         case "gone":
             path.unlink()
     log.release(2)
