@@ -71,13 +71,13 @@ def around(owner: type, name: str, before: str, after: str, when: Callable[..., 
     method = getattr(owner, name)
     what = before.partition(",")[0]
 
-    def wrapped(self: Any, *arguments: Any) -> Any:
+    def wrapped(self: Any, *arguments: Any, **more: Any) -> Any:
         if not when(*arguments):
-            return method(self, *arguments)
+            return method(self, *arguments, **more)
         reach(before)
         outer, _within.what = getattr(_within, "what", ""), what
         try:
-            result = method(self, *arguments)
+            result = method(self, *arguments, **more)
         finally:
             _within.what = outer
         reach(after)
