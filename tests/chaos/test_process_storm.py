@@ -37,7 +37,7 @@ from tests.integration.processes import SYMBOLS, pause
 ROUNDS = int(os.environ.get("BULKHEAD_STORM_ROUNDS", "1"))
 SEED = int(os.environ.get("BULKHEAD_SEED") or secrets.randbelow(1_000_000))
 MINUTES = 70
-RANDOM_KILLS = 4
+RANDOM_KILLS = 2
 RECOVERS_WITHIN_S = 5.0
 """The aim is 2 s on a machine that has nothing else to do."""
 
