@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -74,10 +75,10 @@ def main() -> None:
             seconds, series = timed(lambda: read_series([path]))
             reads.append(seconds)
             plan = ReplayPlan(series, rules, strategy, sizing, CASH, "bench")
-            seconds, tested = timed(lambda plan=plan: run_backtest(plan.series, rules, strategy, sizing, CASH))
+            seconds, tested = timed(partial(run_backtest, series, rules, strategy, sizing, CASH))
             backtests.append(seconds)
             directory = DataDirectory(folder / f"run-{n}")
-            seconds, replayed = timed(lambda plan=plan, directory=directory: run_replay(plan, directory))
+            seconds, replayed = timed(partial(run_replay, plan, directory))
             replays.append(seconds)
             if replayed.as_json() != tested.as_json() or tested.bars != bars:
                 sys.exit("the replay's outcome is not that of the backtest")

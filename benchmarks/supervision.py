@@ -150,7 +150,7 @@ class StockCounter(pykka.ThreadingActor):
 
 
 class Costs(NamedTuple):
-    """Microseconds a message: the sender's with no reader, then the reader's; the sender's with a reader, then all of it."""
+    """Microseconds a message: the sender's without a reader, the reader's then; the sender's beside one, and all."""
 
     tell: float
     read: float

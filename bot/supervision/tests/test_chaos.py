@@ -100,17 +100,18 @@ def test_a_clock_whose_timers_ring_no_more_is_seen(make_scene: Callable[..., Sce
     assert scene.escalated == ["the clock's timers have not rung for 350 ms"]
 
 
-def test_a_clock_that_is_late_once_is_forgiven(make_scene: Callable[..., Scene]) -> None:
-    scene = make_scene(supervisor_deadline_ms=400)
+def test_a_clock_that_is_late_now_and_then_is_forgiven(make_scene: Callable[..., Scene]) -> None:
+    scene = make_scene(supervisor_deadline_ms=1_000)
     scene.start()
     real = scene.clock.call_later
-    armed: list[Callable[[], None]] = []
-    scene.clock.call_later = lambda delay_ms, action: armed.append(action)  # type: ignore[method-assign,assignment]
-    scene.clock.advance(5_000)
-    assert not scene.escalation.wait(0.25)
-    scene.clock.call_later = real  # type: ignore[method-assign]
-    armed[0]()
-    assert not scene.escalation.wait(0.5)
+    for _ in range(2):
+        armed: list[Callable[[], None]] = []
+        scene.clock.call_later = lambda delay_ms, action, armed=armed: armed.append(action)  # type: ignore[method-assign,assignment,misc]
+        scene.clock.advance(5_000)
+        assert not scene.escalation.wait(0.5)
+        scene.clock.call_later = real  # type: ignore[method-assign]
+        armed[0]()
+        assert not scene.escalation.wait(0.5)
 
 
 def test_an_action_that_raises_does_not_end_the_machines_clock(caplog: pytest.LogCaptureFixture) -> None:

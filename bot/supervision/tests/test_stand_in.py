@@ -16,6 +16,7 @@ from .. import (
     Backoff,
     ChildSpec,
     Context,
+    KillRefused,
     Restart,
     Strategy,
 )
@@ -201,7 +202,11 @@ def test_a_release_while_the_stand_in_hangs(care: Care) -> None:
     care.on_message[1] = lambda: (busy.set(), go.wait(WAIT_S * 2))
     scene.tell(1, 2)
     assert busy.wait(WAIT_S)
-    release(scene, 3)
+    release_begun(scene)
+    assert scene.status().state == "restarting"
+    with pytest.raises(KillRefused):
+        scene.system.kill(A, "raise")
+    scene.recorder.wait_advancing(scene.clock, ActorRestarted, count=3)
     scene.settle()
     go.set()
     assert scene.handled() == [1, 2], "the actor proper takes what the stand-in had in hand"
