@@ -144,7 +144,8 @@ class Incarnation:
         owned = OwnedThread(thread)
         thread.start()
         with self._endings_lock:
-            self.owned = (*self.owned, owned)
+            # Those that ended well are forgotten: an actor may start one thread a reconnect, for ever.
+            self.owned = (*(one for one in self.owned if not one.finished), owned)
         return thread
 
     def _run_owned(self, owned: OwnedThread, target: Callable[[], None]) -> None:

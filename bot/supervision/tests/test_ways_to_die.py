@@ -1,6 +1,8 @@
 """Each way to die ends one incarnation only, is reported once, and what waited is handled in order by the next."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -254,3 +256,18 @@ def test_too_many_failures_at_the_root_stop_the_process(scene: Scene) -> None:
     guardian = next(t for t in threading.enumerate() if t.name == "guardian")
     guardian.join(5)
     assert len(scene.escalated) == 1, "once is enough"
+
+
+def test_threads_that_ended_well_are_forgotten(scene: Scene) -> None:
+    left: list[weakref.ref[threading.Thread]] = []
+
+    def spawn(actor: Scripted) -> None:
+        thread = actor.context.spawn_thread("reader", lambda: None)
+        thread.join(WAIT_S)
+        left.append(weakref.ref(thread))
+
+    scene.script.on_message[1] = spawn
+    scene.start().tell(*[1] * 50)
+    scene.settle()
+    gc.collect()
+    assert sum(ref() is not None for ref in left) <= 2
