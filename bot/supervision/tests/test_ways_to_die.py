@@ -263,11 +263,12 @@ def test_threads_that_ended_well_are_forgotten(scene: Scene) -> None:
 
     def spawn(actor: Scripted) -> None:
         thread = actor.context.spawn_thread("reader", lambda: None)
-        thread.join(WAIT_S)
+        thread.join(5)
         left.append(weakref.ref(thread))
 
     scene.script.on_message[1] = spawn
     scene.start().tell(*[1] * 50)
     scene.settle()
     gc.collect()
+    assert len(left) == 50
     assert sum(ref() is not None for ref in left) <= 2
