@@ -40,7 +40,6 @@ from bot.adapters.local_log import LocalLog
 from bot.adapters.paper import PaperExchange
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
 from bot.app.data_directory import DataDirectory
-from bot.clock import SystemClock
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.position import Position
@@ -49,7 +48,7 @@ from bot.domain.scalping import Scalping
 from bot.domain.sizing import SizingParameters
 from bot.domain.strategy import Signal
 from bot.gateway import OrderGateway
-from bot.supervision import Actor, ActorSystem, Address, Backoff, ChildSpec, Context, Lane, LaneBounds
+from bot.supervision import Actor, ActorSystem, Address, Backoff, ChildSpec, Context, Lane, LaneBounds, SystemClock
 
 ROUNDS = 5
 TELLS = 50_000

@@ -11,8 +11,8 @@ from rich.terminal_theme import MONOKAI
 
 from bot.app.system import BotSystem
 from bot.cli.view import render
-from bot.clock import SystemClock
 from bot.config import load_settings
+from bot.supervision import SystemClock
 
 WIDTH, HEIGHT, SECONDS = 100, 30, 45
 

@@ -4,11 +4,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from bot.clock import Clock
 from bot.domain.filters import SymbolRules
 from bot.domain.order import OrderIntent, OrderReport, OrderStatus
 from bot.domain.sizing import SizingParameters, paper_fill
 from bot.ports import ConfigurationRefused, OrderInDoubt, OrderRejected
+from bot.supervision import Clock
 
 
 class PaperExchange:

@@ -22,7 +22,6 @@ from bot.adapters.paper import PaperExchange
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
 from bot.app.data_directory import DataDirectory, DataDirectoryError, Identity
 from bot.app.trading import RULES_NOTE, encode_rules
-from bot.clock import SystemClock
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.money import ZERO, add, multiply, plain
@@ -32,7 +31,7 @@ from bot.domain.strategy import Strategy
 from bot.gateway import OrderGateway
 from bot.research.files import Series, merged
 from bot.research.report import RunReport, SymbolOutcome
-from bot.supervision import ActorQuarantined, ActorSystem, DeadLetter
+from bot.supervision import ActorQuarantined, ActorSystem, DeadLetter, SystemClock
 
 MODE = "replay"
 SETTLE_TIMEOUT_S = 60.0

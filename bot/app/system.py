@@ -24,7 +24,6 @@ from bot.app.data_directory import DataDirectory, Identity
 from bot.app.health import Watchdog, trouble
 from bot.app.snapshot import Snapshot, take_snapshot
 from bot.app.trading import RULES_NOTE, encode_rules, fingerprint, one_quote_asset, sizing_parameters, strategy_of
-from bot.clock import Clock, SystemClock
 from bot.config import ConfigError, Mode, Settings
 from bot.domain.kline import INTERVALS_MS
 from bot.domain.money import plain
@@ -32,7 +31,7 @@ from bot.gateway import OrderGateway
 from bot.messages import Notice
 from bot.ports import Exchange, ExchangeError, ExchangeUnavailable
 from bot.simulator import SimulatedExchange, SimulatorConfig
-from bot.supervision import ActorSystem, Address, KillRefused, NotRunning
+from bot.supervision import ActorSystem, Address, Clock, KillRefused, NotRunning, SystemClock
 
 STOP_DEADLINE_MS = 8_000
 """Of the ten seconds that a stop may take; the rest is for the embedded exchange and the files."""

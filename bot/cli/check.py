@@ -7,10 +7,10 @@ from decimal import Decimal
 from bot.app.data_directory import DataDirectory
 from bot.app.system import reach
 from bot.app.trading import one_quote_asset, strategy_of
-from bot.clock import SystemClock
 from bot.config import ConfigError, Mode, load_settings
 from bot.domain.money import plain
 from bot.ports import ExchangeError
+from bot.supervision import SystemClock
 
 MIN_FREE_MB = 500
 MAX_CLOCK_OFFSET_MS = 1_000

@@ -32,11 +32,10 @@ from bot.cli.tables import (
     signed,
     utc,
 )
-from bot.clock import SystemClock
 from bot.domain.money import ZERO, add, subtract
 from bot.domain.order import Trade
 from bot.messages import Notice
-from bot.supervision import ActorStatus
+from bot.supervision import ActorStatus, SystemClock
 
 REFRESH_S = 0.25
 DAY_S = 86_400

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from bot.clock import Clock
 from bot.simulator.amounts import exact, text8
 from bot.simulator.books import Books
 from bot.simulator.candles import HISTORY, KEPT, Candle, CandleSeries, StoredCandle, bucket
@@ -23,6 +22,7 @@ from bot.simulator.profiles import PROFILES, Profile, SymbolRules, symbol_rules
 from bot.simulator.replay import ReplayMarket, Tape, read_tapes, shift_for
 from bot.simulator.replies import order_reply, trade_reply
 from bot.simulator.settings import DEFAULT_SYMBOLS, SimulatorConfig
+from bot.supervision import Clock
 
 PUSH_MS = 2000  # between updates of all kline streams but 1s. Source: Binance, kline streams
 SECOND_PUSH_MS = 1000

@@ -7,7 +7,6 @@ import threading
 
 from aiohttp import web
 
-from bot.clock import Clock, SystemClock
 from bot.simulator.control import Control
 from bot.simulator.errors import ApiError, SimulatorError
 from bot.simulator.exchange import Closed, Exchange
@@ -15,6 +14,7 @@ from bot.simulator.profiles import Profile
 from bot.simulator.rest import HttpRequest, Reply, RestApi
 from bot.simulator.settings import Endpoints, SimulatorConfig
 from bot.simulator.streams import StreamHub, count_path, is_stream_path
+from bot.supervision import Clock, SystemClock
 
 START_WITHIN_S = 10.0
 STOP_WITHIN_S = 2.0

@@ -24,7 +24,7 @@ class _Call:
         self.cancelled = True
 
 
-class HandClock:
+class ManualClock:
     """A clock that stands still until `advance`, which runs what falls due, in time order, on the caller's thread."""
 
     def __init__(self, now_ms: int = 1_700_000_000_000) -> None:
@@ -73,7 +73,7 @@ class RecordingContext:
     def __init__(self, address: Address = _SOMEBODY, clock: Clock | None = None, epoch: int = 1) -> None:
         self.address = address
         self.epoch = epoch
-        self.clock: Clock = HandClock() if clock is None else clock
+        self.clock: Clock = ManualClock() if clock is None else clock
         self.current = True
         self.sent: list[tuple[Address, object]] = []
         self.refusing: set[Address] = set()

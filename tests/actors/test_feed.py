@@ -15,7 +15,7 @@ from bot.actors.supervisor import LANES
 from bot.messages import Backfilled, Kline, Notice, StreamDown, StreamUp
 from bot.ports import ExchangeUnavailable, StreamClosed
 from bot.supervision import Lane
-from bot.supervision.testing import HandClock, RecordingContext
+from bot.supervision.testing import ManualClock, RecordingContext
 from tests.support.builders import MINUTE_MS, NOON, a_kline, klines_of
 
 FEED, TRADER = addresses.feed("BTCUSDT"), addresses.trader("BTCUSDT")
@@ -68,7 +68,7 @@ class FakeMarket:
 
 class Bench:
     def __init__(self, *, stored=None, has_stream=True, has_history=True, **settings):
-        self.clock = HandClock(NOON)
+        self.clock = ManualClock(NOON)
         self.market = FakeMarket()
         self.cell = Cell(FeedMemory())
         self.stored = stored

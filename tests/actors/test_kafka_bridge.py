@@ -17,7 +17,7 @@ from bot.domain.order import trade_of
 from bot.messages import LogEntries, ReplayLog, Stored
 from bot.ports import LogFull
 from bot.supervision import ActorFailed, ActorRestarted, DeadLetter
-from bot.supervision.testing import HandClock, RecordingContext
+from bot.supervision.testing import ManualClock, RecordingContext
 from tests.support.builders import MINUTE_MS, NOON, a_fill, a_kline, an_intent, klines_of
 from tests.support.doubles import MemoryStore
 
@@ -33,7 +33,7 @@ def a_failure(epoch=1):
 
 
 def a_bridge(log=None, epoch=1):
-    context = RecordingContext(BRIDGE, HandClock(NOON), epoch)
+    context = RecordingContext(BRIDGE, ManualClock(NOON), epoch)
     actor = KafkaBridgeActor(context, log or LocalLog())
     actor.started()
     return actor, context
@@ -189,7 +189,7 @@ class Chain:
     """Both actors over one log and store; messages are handed over when the test says so. Memory holds four entries."""
 
     def __init__(self, path):
-        self.clock = HandClock(NOON)
+        self.clock = ManualClock(NOON)
         self.log, self.store = LocalLog(Path(path), memory_entries=4), MemoryStore()
         self.boxes = {BRIDGE: deque(), PERSISTENCE: deque()}
         self.epochs = dict.fromkeys(self.boxes, 0)
@@ -292,7 +292,7 @@ def check_nothing_is_lost(chain, events):
 
 class Keeper:
     def __init__(self, free=10**12, **changes):
-        self.clock = HandClock(NOON)
+        self.clock = ManualClock(NOON)
         self.store = MemoryStore()
         self.free = free
         self.changes = changes

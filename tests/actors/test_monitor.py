@@ -10,13 +10,13 @@ from bot.actors.monitor import KEPT, MonitorActor, MonitorMemory
 from bot.domain.order import Side, trade_of
 from bot.messages import Notice, OrderEnded, Skipped, StreamDown, StreamUp
 from bot.supervision import ActorFailed, ActorQuarantined, ActorRestarted, ActorStarted, ActorStopped, DeadLetter
-from bot.supervision.testing import HandClock, RecordingContext
+from bot.supervision.testing import ManualClock, RecordingContext
 from tests.support.builders import NOON, a_fill, an_intent
 
 
 @pytest.fixture
 def monitor():
-    actor = MonitorActor(RecordingContext(addresses.MONITOR, HandClock(NOON)), Cell(MonitorMemory()), "test")
+    actor = MonitorActor(RecordingContext(addresses.MONITOR, ManualClock(NOON)), Cell(MonitorMemory()), "test")
     actor.started()
     return actor
 

@@ -13,7 +13,7 @@ from bot.domain.risk import DAY_MS, RiskLimits
 from bot.domain.sizing import SizingParameters
 from bot.domain.strategy import Signal
 from bot.messages import DiskSpace, Mark, OrderEnded, OrderProposal, Reserved, Skipped
-from bot.supervision.testing import HandClock, RecordingContext
+from bot.supervision.testing import ManualClock, RecordingContext
 from tests.support.builders import NOON, a_fill, a_kline, an_intent, rules_of
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -36,7 +36,7 @@ class Bench:
 
     def restart(self):
         self.epoch += 1
-        self.context = RecordingContext(addresses.PORTFOLIO, HandClock(NOON), self.epoch)
+        self.context = RecordingContext(addresses.PORTFOLIO, ManualClock(NOON), self.epoch)
         rules = {symbol: rules_of(symbol) for symbol in SYMBOLS}
         args = (rules, self.journal, self.cell, self.traders, self.stored.get)
         self.actor = PortfolioActor(self.context, self.sizing, *args)

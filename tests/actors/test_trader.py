@@ -26,7 +26,7 @@ from bot.messages import (
     Trade,
 )
 from bot.ports import OrderInDoubt
-from bot.supervision.testing import HandClock, RecordingContext
+from bot.supervision.testing import ManualClock, RecordingContext
 from tests.support.builders import MINUTE_MS, NOON, a_fill, a_kline, an_intent, klines_of, rules_of
 from tests.support.doubles import Crash, MemoryStore, NoHalt, ScriptedExchange
 
@@ -39,7 +39,7 @@ class Bench:
     """One trader with a recording context; `restart` makes its next incarnation, `new_process` the next process's."""
 
     def __init__(self, journal, exchange=None, **settings):
-        self.clock = HandClock(NOON)
+        self.clock = ManualClock(NOON)
         self.journal = journal
         self.exchange = exchange or ScriptedExchange(self.clock, RULES)
         self.store = MemoryStore()
@@ -589,7 +589,7 @@ def test_a_decision_known_to_the_journal_is_never_made_again(bench):
 
 
 def test_paper_money_is_found_again_by_the_next_incarnation(journal):
-    clock = HandClock(NOON)
+    clock = ManualClock(NOON)
     exchange = PaperExchange(RULES, SizingParameters(), clock, next_trade_id=1)
     place = exchange.place
 

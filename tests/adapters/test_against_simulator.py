@@ -9,11 +9,11 @@ import pytest
 import requests
 
 from bot.adapters.binance import BinanceExchange, BinanceMarketHistory, BinanceMarketStream
-from bot.clock import SystemClock
 from bot.domain.kline import is_newer
 from bot.domain.order import OrderIntent, OrderStatus, Side
 from bot.ports import ConfigurationRefused, ExchangeUnavailable, OrderInDoubt, OrderNotSent, OrderRejected, StreamClosed
 from bot.simulator import SimulatedExchange, SimulatorConfig
+from bot.supervision import SystemClock
 
 MINUTE_MS = 60_000
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "DOGEUSDT")

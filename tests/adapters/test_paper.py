@@ -6,10 +6,10 @@ from decimal import Decimal
 import pytest
 
 from bot.adapters.paper import PaperExchange
-from bot.clock import ManualClock
 from bot.domain.order import OrderIntent, OrderStatus, Side
 from bot.domain.sizing import SizingParameters
 from bot.ports import ConfigurationRefused, OrderInDoubt, OrderRejected
+from bot.supervision.testing import ManualClock
 from tests.support.builders import NOON, rules_of
 
 

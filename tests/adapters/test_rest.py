@@ -9,7 +9,6 @@ from decimal import Decimal
 import pytest
 
 from bot.adapters.binance import BinanceExchange, BinanceMarketHistory
-from bot.clock import SystemClock
 from bot.domain.order import OrderIntent, OrderStatus, Side
 from bot.ports import (
     ConfigurationRefused,
@@ -19,6 +18,7 @@ from bot.ports import (
     OrderNotSent,
     OrderRejected,
 )
+from bot.supervision import SystemClock
 from tests.adapters.servers import CUT, HANG, http_server, reply, unused_port
 from tests.support.builders import symbol_info
 

@@ -19,7 +19,7 @@ from bot.ports import (
     OrderRejected,
 )
 from bot.supervision import Fenced
-from bot.supervision.testing import HandClock, RecordingContext
+from bot.supervision.testing import ManualClock, RecordingContext
 from tests.support.builders import NOON, an_intent, rules_of
 from tests.support.doubles import WINDOW_MS, Crash, NoHalt, ScriptedExchange
 
@@ -28,7 +28,7 @@ RULES = {"BTCUSDT": rules_of()}
 
 class Bench:
     def __init__(self, journal, exchange=None, halt=None):
-        self.clock = HandClock(NOON)
+        self.clock = ManualClock(NOON)
         self.journal = journal
         self.exchange = exchange or ScriptedExchange(self.clock, RULES)
         self.halt = halt or NoHalt()
@@ -269,7 +269,7 @@ def test_a_second_submit_of_an_order_that_is_leaving_sends_nothing(bench):
 
 
 def test_paper_orders_are_settled_found_again_and_refused_by_the_rules(tmp_path):
-    clock = HandClock(NOON)
+    clock = ManualClock(NOON)
     exchange = PaperExchange(RULES, SizingParameters(), clock, next_trade_id=7)
     with SqliteJournal(tmp_path / "orders.db") as journal:
         gateway = OrderGateway(exchange, journal, NoHalt())
@@ -282,7 +282,7 @@ def test_paper_orders_are_settled_found_again_and_refused_by_the_rules(tmp_path)
 
 
 def test_a_paper_order_that_the_last_process_did_not_settle_was_never_placed(tmp_path):
-    clock = HandClock(NOON)
+    clock = ManualClock(NOON)
     exchange = PaperExchange(RULES, SizingParameters(), clock, next_trade_id=1)
     with SqliteJournal(tmp_path / "orders.db") as journal:
         journal.record(an_intent())

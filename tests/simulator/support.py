@@ -13,12 +13,13 @@ from urllib.parse import quote, urlsplit
 
 import websocket
 
-from bot.clock import Clock, ManualClock, SystemClock
 from bot.simulator import Endpoints, SimulatedExchange, SimulatorConfig
 from bot.simulator.exchange import Exchange
 from bot.simulator.market import Depth
 from bot.simulator.profiles import PROFILES, Profile
 from bot.simulator.rest import HttpRequest, RestApi
+from bot.supervision import Clock, SystemClock
+from bot.supervision.testing import ManualClock
 
 NOW = 1_700_000_005_000  # five seconds into a minute and into a 10 s window
 ORDER = "/api/v3/order"

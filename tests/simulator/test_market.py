@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from bot.clock import ManualClock
 from bot.simulator.market import Depth, HistoryMaker, PriceProcess, random_depth
 from bot.simulator.profiles import PROFILES, symbol_rules
+from bot.supervision.testing import ManualClock
 from tests.simulator.support import NOW, Desk
 
 

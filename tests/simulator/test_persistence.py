@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from bot.clock import ManualClock
 from bot.simulator import Endpoints, SimulatorError
 from bot.simulator.journal import FILE_NAME
+from bot.supervision.testing import ManualClock
 from tests.simulator.support import NOW, ORDER, Desk, LiveClient, write_klines
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from bot.domain.kline import Kline
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Trade
 from bot.domain.sizing import SizingParameters, paper_fill
 from bot.ports import ExchangeUnavailable, OrderInDoubt, OrderNotSent, OrderRejected, StoreError
-from bot.supervision.testing import HandClock
+from bot.supervision.testing import ManualClock
 
 WINDOW_MS = 4_000
 
@@ -44,7 +44,7 @@ class ScriptedExchange:
 
     acceptance_window_ms = WINDOW_MS
 
-    def __init__(self, clock: HandClock, rules, faults: Faults | None = None, parameters=None) -> None:
+    def __init__(self, clock: ManualClock, rules, faults: Faults | None = None, parameters=None) -> None:
         self.clock = clock
         self.faults = faults or Faults()
         self.plan: deque = deque()

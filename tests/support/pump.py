@@ -18,7 +18,7 @@ from bot.domain.scalping import Scalping
 from bot.domain.sizing import SizingParameters
 from bot.gateway import OrderGateway
 from bot.supervision import Lane
-from bot.supervision.testing import HandClock, RecordingContext
+from bot.supervision.testing import ManualClock, RecordingContext
 from tests.support.builders import NOON, rules_of
 from tests.support.doubles import Crash, CrashingJournal, Faults, MemoryStore, NoHalt, ScriptedExchange
 
@@ -58,7 +58,7 @@ class Node:
 
 class Pump:
     def __init__(self, journal, *, symbols=("BTCUSDT",), cash="10000", sizing=None, mode="test", **settings):
-        self.clock = HandClock(NOON)
+        self.clock = ManualClock(NOON)
         self.faults = Faults()
         self.rules = {s: rules_of(s) for s in symbols}
         self.sizing = sizing or SizingParameters()

@@ -19,8 +19,8 @@ from requests.utils import get_environ_proxies
 
 from bot.adapters.binance.errors import CallFailed, Reaction, describe, pause_ms, reaction_to
 from bot.adapters.binance.replies import ErrorReply, TimeReply, complaint
-from bot.clock import Clock
 from bot.ports import ConfigurationRefused
+from bot.supervision import Clock
 
 T = TypeVar("T")
 

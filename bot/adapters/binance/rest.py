@@ -20,12 +20,12 @@ from bot.adapters.binance.errors import (
     Reaction,
 )
 from bot.adapters.binance.replies import AccountReply, KlineRow, OrderReply, TradeReply, kline_of_row
-from bot.clock import Clock
 from bot.domain.filters import FilterError, SymbolRules, rules_from_exchange_info
 from bot.domain.kline import Kline
 from bot.domain.money import ZERO, add, multiply, plain
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus
 from bot.ports import ConfigurationRefused, ExchangeUnavailable, OrderInDoubt, OrderRejected
+from bot.supervision import Clock
 
 # The statuses that an exchange can give; two of ours it cannot.
 _STATUSES = {s.value: s for s in OrderStatus if s not in (OrderStatus.RECORDED, OrderStatus.NOT_PLACED)}

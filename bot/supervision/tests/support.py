@@ -19,7 +19,7 @@ from .. import (
     Strategy,
     SystemClock,
 )
-from ..testing import HandClock
+from ..testing import ManualClock
 
 WAIT_S = 10.0
 A, B, C = Address("a"), Address("b"), Address("c", "x")
@@ -71,7 +71,7 @@ class Recorder:
                 raise AssertionError(f"no {count} x {kind.__name__} of {name}: {self.events}")
             return self.of(kind, name)[count - 1]
 
-    def wait_advancing(self, clock: HandClock, kind: type, name: str | None = None, count: int = 1) -> Any:
+    def wait_advancing(self, clock: ManualClock, kind: type, name: str | None = None, count: int = 1) -> Any:
         """As `wait`, moving the clock on by 50 ms again and again, as time would."""
         for _ in range(4_000):
             if len(self.of(kind, name)) >= count:
@@ -160,7 +160,7 @@ class Scene:
     """A system with one script, on a clock moved by hand or, if `real`, on the machine's."""
 
     def __init__(self, real: bool = False, **options: Any) -> None:
-        self.clock = HandClock()
+        self.clock = ManualClock()
         self.script = Script()
         self.recorder = Recorder()
         self.escalated: list[str] = []

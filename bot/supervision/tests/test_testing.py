@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from .. import Address, Context, Fenced, MailboxFull, SystemClock
-from ..testing import HandClock, RecordingContext
+from ..testing import ManualClock, RecordingContext
 from .support import A, B, Num, Script, fail
 
 
@@ -41,7 +41,7 @@ def test_refusals_can_be_staged() -> None:
 
 def test_timers_ring_when_the_clock_is_moved() -> None:
     _, context = recording()
-    assert isinstance(context.clock, HandClock)
+    assert isinstance(context.clock, ManualClock)
     context.after(200, Num(2))
     context.after(100, Num(1))
     context.after(150, Num(9)).cancel()
@@ -94,7 +94,7 @@ def test_a_failing_handler_just_raises() -> None:
 
 
 def test_the_hand_clock_runs_what_falls_due_at_its_time() -> None:
-    clock = HandClock(now_ms=1_000)
+    clock = ManualClock(now_ms=1_000)
     seen: list[int] = []
     clock.call_later(20, lambda: (seen.append(clock.now_ms()), clock.call_later(5, lambda: seen.append(5)))[0])
     clock.advance(19)
