@@ -19,6 +19,7 @@ from bot.ports import (
     OrderJournal,
     OrderNotSent,
     OrderRejected,
+    StoreError,
 )
 
 T = TypeVar("T")
@@ -71,7 +72,11 @@ class OrderGateway:
                 return Unsettled(intent, "it is being sent right now")
             self._leaving.add(intent.client_order_id)
         try:
-            is_new = fence.run_fenced(lambda: self._journal.record(intent))
+            try:
+                is_new = fence.run_fenced(lambda: self._journal.record(intent))
+            except StoreError as error:
+                # Nothing left, and nothing will: what is not journaled is not sent.
+                return Settled(intent, OrderStatus.NOT_PLACED, (), f"the order could not be journaled: {error}")
             outcome = self._send(intent, fence) if is_new else None
         finally:
             with self._lock:
@@ -141,7 +146,11 @@ class OrderGateway:
     def _take(self, intent: OrderIntent, report: OrderReport) -> Settled | Unsettled:
         if not report.status.is_final:
             return Unsettled(intent, f"the exchange says {report.status.value}")
-        self._journal.settle(report)
+        try:
+            self._journal.settle(report)
+        except StoreError as error:
+            # The order is what it is; that it is unknown to the books is settled at the next question.
+            return Unsettled(intent, f"the order's end could not be journaled: {error}")
         with self._lock:
             self._doubted_at.pop(intent.client_order_id, None)
         return Settled(intent, report.status, report.fills, report.detail)

@@ -7,7 +7,7 @@ import msgspec
 
 from bot.actors import addresses
 from bot.actors.cells import Cell, FeedMemory
-from bot.domain.kline import Kline, is_newer
+from bot.domain.kline import Kline, implausible, is_newer
 from bot.messages import Backfilled, Connect, Notice, StreamDown, StreamUp, Watch
 from bot.ports import ExchangeError, KlineConnection, MarketHistory, MarketStream, StreamClosed
 from bot.supervision import Actor, Context
@@ -208,6 +208,11 @@ class FeedActor(Actor):
         mine = kline.symbol == self._settings.symbol and kline.interval == self._settings.interval
         if not mine or not is_newer(kline, memory.last):
             self._remember(dropped=memory.dropped + 1)
+            return True
+        wrong = implausible(kline, memory.last, self.context.clock.now_ms()) if self._stream is not None else None
+        if wrong is not None:
+            self._remember(dropped=memory.dropped + 1)
+            self._notice("warning", f"a kline of {kline.symbol} is not believed: {wrong}")
             return True
         to_trader = self.context.tell(addresses.trader(kline.symbol), kline)
         if not (to_trader and self.context.tell(addresses.BRIDGE, kline)):

@@ -116,7 +116,7 @@ class TraderActor(Actor):
         self._save()
         self._on_resolve(ResolveOrders())
         if self._memory.pending is not None:
-            self._propose(self._memory.pending)
+            self._propose_again(self._memory.pending)
         self._finish()
 
     def handle(self, message: object) -> None:
@@ -188,7 +188,7 @@ class TraderActor(Actor):
             and last is not None
             and kline.event_time - last.event_time > settings.max_gap_ms
         )
-        stale = settings.max_age_ms is not None and self._now_ms() - kline.event_time > settings.max_age_ms
+        stale = self._is_stale(kline)
         signal = None
         if gap or stale:
             state = self._strategy.observe(memory.state, kline)
@@ -214,6 +214,32 @@ class TraderActor(Actor):
         )
         self._propose(Pending(kline, signal, order_id))
 
+    def _is_stale(self, kline: Kline) -> bool:
+        max_age_ms = self._settings.max_age_ms
+        return max_age_ms is not None and self._now_ms() - kline.event_time > max_age_ms
+
+    def _propose_again(self, pending: Pending) -> None:
+        """Go on with what the last incarnation decided, unless that is too old by now, or an entry in quarantine."""
+        name = ""
+        if self._settings.in_care and pending.signal.side is Side.BUY:
+            name, detail = "QUARANTINED", "a quarantined symbol makes no entries"
+        elif self._is_stale(pending.kline):
+            name, detail = "STALE", "the decision waited too long for its order"
+        if name and self._gateway.known(pending.client_order_id) is None:
+            self._call_off(pending, name, detail)
+        else:
+            self._propose(pending)
+
+    def _call_off(self, pending: Pending, name: str, detail: str) -> None:
+        """Give a decision up before its order was journaled."""
+        kline, side = pending.kline, pending.signal.side
+        self.context.tell(
+            addresses.MONITOR,
+            Skipped(pending.client_order_id, kline.symbol, side, name, detail, kline.event_time),
+        )
+        self._release_unless_known(pending.client_order_id)
+        self._change(pending=None)
+
     def _propose(self, pending: Pending) -> None:
         kline, order_id = pending.kline, pending.client_order_id
         known = self._gateway.known(order_id)
@@ -238,6 +264,9 @@ class TraderActor(Actor):
             self._release_unless_known(reserved.client_order_id)
             return
         kline = pending.kline
+        if self._is_stale(kline) and self._gateway.known(reserved.client_order_id) is None:
+            self._call_off(pending, "STALE", "the decision waited too long for its money")
+            return
         intent = OrderIntent(
             client_order_id=reserved.client_order_id,
             symbol=kline.symbol,
@@ -262,14 +291,8 @@ class TraderActor(Actor):
         pending = self._memory.pending
         if pending is None or pending.client_order_id != timeout.client_order_id:
             return
-        kline, side = pending.kline, pending.signal.side
         detail = f"no answer from the portfolio within {self._settings.proposal_timeout_ms} ms"
-        self.context.tell(
-            addresses.MONITOR,
-            Skipped(pending.client_order_id, kline.symbol, side, "NO_ANSWER", detail, kline.event_time),
-        )
-        self._release_unless_known(pending.client_order_id)
-        self._change(pending=None)
+        self._call_off(pending, "NO_ANSWER", detail)
 
     def _on_resolve(self, _: ResolveOrders) -> None:
         for order_id in list(self._doubts):

@@ -39,6 +39,24 @@ def is_newer(kline: Kline, last: Kline | None) -> bool:
     return kline.is_closed or kline.event_time > last.event_time
 
 
+MAX_LEAP_MS = 86_400_000
+
+
+def implausible(kline: Kline, last: Kline | None, now_ms: int) -> str | None:
+    """Return in words why a live kline cannot be true, None if it may be; `now_ms` is UTC.
+
+    One taken from the far future would make every true one after it count as late. A day ahead of both the clock and
+    the last kline is left, since a test exchange may serve history ahead of time, with the gaps it has.
+    """
+    length = kline.close_time - kline.open_time + 1
+    if length <= 0 or not kline.open_time - length <= kline.event_time <= kline.close_time + length:
+        return f"its event time {kline.event_time} does not fit its candle from {kline.open_time}"
+    known = now_ms if last is None else max(now_ms, last.open_time)
+    if kline.open_time - known > max(MAX_LEAP_MS, 3 * length):
+        return f"its candle begins {(kline.open_time - known) // 1000} s in the future"
+    return None
+
+
 def kline_key(kline: Kline) -> str:
     """Return a kline's sort key: `INTERVAL#open_time#event_time`, of a closed one `INTERVAL#open_time#closed`."""
     return f"{kline.interval}#{kline.open_time}#{'closed' if kline.is_closed else kline.event_time}"

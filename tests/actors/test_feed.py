@@ -531,3 +531,24 @@ def test_a_connection_that_only_opens_does_not_shorten_the_wait():
         bench.up(ends="cut at once")
         bench.ring(10_000)
     assert [ms for ms, m in bench.context.armed if type(m).__name__ == "Connect"] == [250, 500, 1_000]
+
+
+# What cannot be true
+
+
+def test_a_kline_from_the_far_future_is_not_believed_and_mutes_nothing():
+    bench = Bench()
+    first, second = klines_of("100", "101")
+    future = a_kline("1", open_time=NOON + 600_000 * MINUTE_MS, is_closed=False)
+    odd = a_kline("1", open_time=NOON + MINUTE_MS, is_closed=False, event_time=NOON + 90 * MINUTE_MS)
+    bench.up(first, future, odd, second)
+    assert bench.passed() == [first, second]
+    assert bench.cell.value.dropped == 2
+    assert [m.level for m in bench.told_monitor(Notice)] == ["warning", "warning"]
+
+
+def test_history_served_ahead_of_time_is_believed_with_its_gaps():
+    bench = Bench()
+    klines = [a_kline("1", open_time=NOON + minute * MINUTE_MS) for minute in (0, 1_000, 2_000, 2_350, 3_700)]
+    bench.up(*klines)
+    assert bench.passed() == klines

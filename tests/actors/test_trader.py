@@ -611,3 +611,41 @@ def test_the_halt_file_refuses_and_says_why(bench):
     (ended,) = bench.told()
     assert (ended.status, ended.detail) == ("NOT_PLACED", "halted: by hand")
     assert bench.exchange.placed == []
+
+
+# Decisions that grew old before their order was journaled
+
+
+def test_a_decision_that_waited_too_long_for_its_money_is_called_off(journal):
+    bench = Bench(journal, max_age_ms=10_000)
+    first, drop = klines_of("100", "98")
+    bench.clock.advance(drop.event_time - NOON)
+    bench.take(first, drop)
+    proposal = bench.told()[-1]
+    bench.clock.advance(10_001)
+    bench.take(reserved(proposal))
+    assert (bench.exchange.placed, bench.memory.pending) == ([], None)
+    assert [end.status for end in bench.ends()] == ["NOT_PLACED"]
+    assert [m.name for m in bench.told(addresses.MONITOR) if isinstance(m, Skipped)] == ["STALE"]
+
+
+def test_a_new_incarnation_does_not_go_on_with_what_is_too_old(journal):
+    bench = Bench(journal, max_age_ms=10_000)
+    first, drop = klines_of("100", "98")
+    bench.clock.advance(drop.event_time - NOON)
+    bench.take(first, drop)
+    assert bench.memory.pending is not None
+    bench.clock.advance(60_000)
+    bench.restart()
+    assert bench.memory.pending is None
+    assert not [m for m in bench.told() if isinstance(m, OrderProposal)]
+
+
+def test_a_stand_in_makes_no_entry_that_was_decided_before(bench):
+    bench.take(*klines_of("100", "98"))
+    proposal = bench.told()[-1]
+    bench.settings = TraderSettings(**DEFAULTS, in_care=True)
+    bench.restart()
+    bench.take(reserved(proposal))
+    assert (bench.exchange.placed, bench.memory.pending) == ([], None)
+    assert "QUARANTINED" in [m.name for m in bench.told(addresses.MONITOR) if isinstance(m, Skipped)]

@@ -17,6 +17,7 @@ from bot.ports import (
     OrderInDoubt,
     OrderNotSent,
     OrderRejected,
+    StoreError,
 )
 from bot.supervision import Fenced
 from bot.supervision.testing import ManualClock, RecordingContext
@@ -290,3 +291,39 @@ def test_a_paper_order_that_the_last_process_did_not_settle_was_never_placed(tmp
         assert isinstance(gateway.resolve("bh-1"), Unsettled)
         clock.advance(1)
         assert gateway.resolve("bh-1").status is OrderStatus.NOT_PLACED
+
+
+class FullDisk:
+    """A journal whose disk is full: it reads and does not write."""
+
+    def __init__(self, journal):
+        self._journal = journal
+        self.is_full = True
+
+    def __getattr__(self, name):
+        if self.is_full and name in ("record", "settle"):
+            return self._refuse
+        return getattr(self._journal, name)
+
+    def _refuse(self, *_):
+        raise StoreError("orders.db: the disk is full")
+
+
+def test_what_cannot_be_journaled_is_not_sent(bench):
+    bench.gateway = OrderGateway(bench.exchange, FullDisk(bench.journal), bench.halt)
+    outcome = bench.submit()
+    assert (outcome.status, outcome.fills, bench.exchange.placed) == (OrderStatus.NOT_PLACED, (), [])
+    assert "disk is full" in outcome.detail
+
+
+def test_an_end_that_cannot_be_journaled_is_settled_later(bench):
+    disk = FullDisk(bench.journal)
+    disk.is_full = False
+    bench.gateway = OrderGateway(bench.exchange, disk, bench.halt)
+    bench.exchange.on_place = lambda _: setattr(disk, "is_full", True)
+    assert isinstance(bench.submit(), Unsettled)
+    assert isinstance(bench.gateway.resolve("bh-1"), Unsettled)
+    disk.is_full = False
+    outcome = bench.gateway.resolve("bh-1")
+    assert (outcome.status, len(bench.exchange.placed)) == (OrderStatus.FILLED, 1)
+    assert outcome.fills == tuple(bench.exchange.fills)
