@@ -30,8 +30,9 @@ def trouble(snapshot: Snapshot, now_ms: int) -> str | None:
     for name in ALL_NEED:
         if name not in by_name or _is_down(by_name[name]):
             return f"{name} is down: {by_name[name].last_error if name in by_name else 'never started'}"
-    feeds = [view for view in snapshot.symbols if by_name[str(addresses.feed(view.symbol))].state != "quarantined"]
-    newest = max((view.last_kline_ms or 0 for view in feeds), default=0)
+    feeds = {name for name, actor in by_name.items() if actor.kind == "feed" and actor.state != "quarantined"}
+    fed = [view for view in snapshot.symbols if str(addresses.feed(view.symbol)) in feeds]
+    newest = max((view.last_kline_ms or 0 for view in fed), default=0)
     if supervisor.uptime_ms > STALE_AFTER_MS and newest < now_ms - STALE_AFTER_MS:
         return f"no feed brought a kline for {STALE_AFTER_MS // 1000} s"
     return None

@@ -1,7 +1,7 @@
 """What is to be seen of a bot at one moment: from the cells of a running one, or from what a stopped one stored."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -13,11 +13,15 @@ from bot.actors.supervisor import Memories
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
 from bot.app.data_directory import DataDirectory
 from bot.app.trading import RULES_NOTE, decode_rules
+from bot.domain.filters import SymbolRules
 from bot.domain.money import ZERO, add, multiply, plain, subtract
-from bot.domain.order import Fill, Trade
+from bot.domain.order import Trade
 from bot.domain.position import Position
 from bot.messages import Notice
 from bot.supervision import ActorStatus
+
+BALANCES_NOTE = "balances"
+"""Under which the journal keeps what the account at the exchange was last known to hold."""
 
 
 class SymbolView(msgspec.Struct, frozen=True):
@@ -43,7 +47,10 @@ class SymbolView(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """Everything a person or a program may want to see of a bot; amounts in the quote asset."""
+    """Everything a person or a program may want to see of a bot; amounts in the quote asset.
+
+    `exchange` is what the account was last known to hold, as (asset, free, locked); None where there is no account.
+    """
 
     mode: str
     pid: int | None
@@ -57,6 +64,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     skipped: tuple[tuple[str, int], ...] = ()
     notices: tuple[Notice, ...] = ()
     log_depth: int = 0
+    exchange: tuple[tuple[str, str, str], ...] | None = None
 
     @property
     def equity(self) -> Decimal:
@@ -88,7 +96,7 @@ class Snapshot(msgspec.Struct, frozen=True):
             },
             "equity": plain(self.equity),
             "cash": plain(self.cash),
-            "feeds_connected": all(view.connected for view in self.symbols),
+            "feeds_connected": self._feeds_connected(),
             "trades": self.trade_count,
             "skipped": dict(self.skipped),
             "log_depth": self.log_depth,
@@ -96,12 +104,19 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     def wallet_json(self) -> dict[str, Any]:
         """Return the contract's wallet object (section 2)."""
-        return {
+        wallet: dict[str, Any] = {
             "cash": plain(self.cash),
             "equity": plain(self.equity),
             "positions": {view.symbol: plain(view.position.quantity) for view in self.symbols},
             "mode": self.mode,
         }
+        if self.exchange is not None:
+            wallet["exchange"] = {asset: {"free": free, "locked": locked} for asset, free, locked in self.exchange}
+        return wallet
+
+    def _feeds_connected(self) -> bool:
+        fed = {actor.name for actor in self.actors if actor.kind == "feed"}
+        return bool(fed) and all(view.connected for view in self.symbols if f"feed/{view.symbol}" in fed)
 
 
 def actor_json(actor: ActorStatus) -> dict[str, Any]:
@@ -123,8 +138,12 @@ def take_snapshot(
     memories: Memories,
     tree: tuple[ActorStatus, ...],
     log_depth: int,
+    idle: tuple[SymbolView, ...] = (),
 ) -> Snapshot:
-    """Read the cells of a running bot; no actor is asked, so it works while all of them hang."""
+    """Read the cells of a running bot; no actor is asked, so it works while all of them hang.
+
+    `idle` are the symbols that the book holds and this run does not trade.
+    """
     views = []
     for symbol in symbols:
         trader, feed = memories.traders[symbol].value, memories.feeds[symbol].value
@@ -143,7 +162,7 @@ def take_snapshot(
     return Snapshot(
         mode=mode,
         pid=os.getpid(),
-        symbols=tuple(views),
+        symbols=(*views, *idle),
         cash=portfolio.cash,
         start_cash=portfolio.start_cash,
         actors=tree,
@@ -166,32 +185,49 @@ def stored_snapshot(directory: DataDirectory) -> Snapshot:
         return Snapshot("none" if identity is None else identity.mode, directory.running_pid(), (), ZERO, ZERO)
     with SqliteJournal.read_only(directory.orders) as journal, SqliteStore.read_only(directory.history) as store:
         start_cash = Decimal(journal.get_note(START_CASH_NOTE) or "0")
-        fills: dict[str, list[Fill]] = {}
-        for entry in journal.settled():
-            fills.setdefault(entry.intent.symbol, []).extend(entry.fills)
-        views, cash = [], start_cash
-        for symbol, rules in decode_rules(journal.get_note(RULES_NOTE)).items():
-            position = Position()
-            for fill in fills.get(symbol, ()):
-                position = position.after(fill, rules)
-            cash = add(cash, position.net_quote)
-            klines = store.last_klines(symbol, 2)
-            views.append(
-                SymbolView(
-                    symbol=symbol,
-                    price=klines[-1].close if klines else None,
-                    previous_price=klines[0].close if len(klines) > 1 else None,
-                    position=position,
-                    last_kline_ms=klines[-1].event_time if klines else None,
-                    connected=False,
-                    messages=store.kline_count(symbol),
-                )
-            )
+        views = stored_views(journal, store, decode_rules(journal.get_note(RULES_NOTE)))
+        cash = start_cash
+        for view in views:
+            cash = add(cash, view.position.net_quote)
+        has_account = identity.mode in ("testnet", "live")
+        balances = msgspec.json.decode(journal.get_note(BALANCES_NOTE) or "[]", type=tuple[tuple[str, str, str], ...])
         return Snapshot(
             mode=identity.mode,
             pid=directory.running_pid(),
-            symbols=tuple(views),
+            symbols=views,
             cash=cash,
             start_cash=start_cash,
             trade_count=store.trade_count(),
+            exchange=balances if has_account else None,
         )
+
+
+def stored_views(
+    journal: SqliteJournal, store: SqliteStore, rules: Mapping[str, SymbolRules]
+) -> tuple[SymbolView, ...]:
+    """Return symbols as the files have them: positions of the journal, prices of the store. Raises StoreError."""
+    views = []
+    for symbol, symbol_rules in rules.items():
+        position = Position()
+        for entry in journal.settled(symbol):
+            for fill in entry.fills:
+                position = position.after(fill, symbol_rules)
+        klines = store.last_klines(symbol, 2)
+        views.append(
+            SymbolView(
+                symbol=symbol,
+                price=klines[-1].close if klines else None,
+                previous_price=klines[0].close if len(klines) > 1 else None,
+                position=position,
+                last_kline_ms=klines[-1].event_time if klines else None,
+                connected=False,
+                messages=store.kline_count(symbol),
+            )
+        )
+    return tuple(views)
+
+
+def encode_balances(balances: Mapping[str, tuple[Decimal, Decimal]]) -> str:
+    """Return balances, by asset (free, locked), as the text of a journal note."""
+    rows = [(asset, plain(free), plain(locked)) for asset, (free, locked) in sorted(balances.items())]
+    return msgspec.json.encode(rows).decode()

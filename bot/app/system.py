@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,21 +22,35 @@ from bot.adapters.sqlite import SqliteJournal, SqliteStore
 from bot.app.control import ControlError, ControlServer
 from bot.app.data_directory import DataDirectory, Identity
 from bot.app.health import Watchdog, trouble
-from bot.app.snapshot import Snapshot, take_snapshot
-from bot.app.trading import RULES_NOTE, encode_rules, fingerprint, one_quote_asset, sizing_parameters, strategy_of
+from bot.app.snapshot import BALANCES_NOTE, Snapshot, SymbolView, encode_balances, stored_views, take_snapshot
+from bot.app.trading import (
+    RULES_NOTE,
+    decode_rules,
+    encode_rules,
+    fingerprint,
+    one_quote_asset,
+    sizing_parameters,
+    strategy_of,
+)
 from bot.config import ConfigError, Mode, Settings
+from bot.domain.filters import SymbolRules
 from bot.domain.kline import INTERVALS_MS
 from bot.domain.money import plain
 from bot.gateway import OrderGateway
 from bot.messages import Notice
-from bot.ports import Exchange, ExchangeError, ExchangeUnavailable
+from bot.ports import Exchange, ExchangeError, ExchangeUnavailable, StoreError
 from bot.simulator import SimulatedExchange, SimulatorConfig
-from bot.supervision import ActorSystem, Address, Clock, KillRefused, NotRunning, SystemClock
+from bot.supervision import ActorSystem, Address, KillRefused, NotRunning, SystemClock
+
+T = TypeVar("T")
 
 STOP_DEADLINE_MS = 8_000
 """Of the ten seconds that a stop may take; the rest is for the embedded exchange and the files."""
 
-CLOCK_EVERY_S = 60.0
+NEWS_EVERY_S = 10.0
+"""How often balances are asked for; the clock is measured every few minutes."""
+
+WALLET_NOTE = "wallet"
 
 EXCHANGE_TIMEOUTS_MS = (1_500, 4_500)
 """To connect and to read: an order call ends before its trader counts as hung."""
@@ -52,6 +66,10 @@ class Urls(msgspec.Struct, frozen=True):
 
 class StartError(Exception):
     """The bot cannot start; the text is one line with the fix."""
+
+
+class StartCancelled(Exception):
+    """The bot was told to stop before it had started."""
 
 
 class BotSystem:
@@ -71,15 +89,18 @@ class BotSystem:
         self._control: ControlServer | None = None
         self._log = LocalLog(self.directory.path / "spool")
         self._stopping = threading.Event()
+        self._cancelled = self._stopping
+        self._idle: tuple[SymbolView, ...] = ()
         self._watchdog = Watchdog(self.trouble)
         self._system = ActorSystem(self._clock, lanes=LANES, on_event=self._on_event, on_escalate=self._on_escalate)
 
-    def start(self) -> None:
-        """Claim the directory, reach the exchange, start all actors.
+    def start(self, cancelled: threading.Event | None = None) -> None:
+        """Claim the directory, reach the exchange, start all actors; setting `cancelled` gives up waiting for it.
 
-        Raises DataDirectoryError, ConfigError, StartError, StoreError, ConfigurationRefused, SimulatorError; nothing
-        is left running then.
+        Raises DataDirectoryError, ConfigError, StartError, StartCancelled, StoreError, ConfigurationRefused,
+        SimulatorError; nothing is left running then.
         """
+        self._cancelled = cancelled or self._stopping
         try:
             self._start()
         except BaseException:
@@ -109,21 +130,26 @@ class BotSystem:
             urls, key, secret = Urls(ends.rest_url, ends.rest_url, ends.ws_url), ends.api_key, ends.api_secret
         self._store = SqliteStore(directory.history)
         self._journal = SqliteJournal(directory.orders)
-        history = BinanceMarketHistory(urls.market_rest, self._clock)
+        history = BinanceMarketHistory(urls.market_rest, self._clock, *EXCHANGE_TIMEOUTS_MS)
         exchange: Exchange
+        account: BinanceExchange | None = None
         if settings.mode is Mode.PAPER:
-            rules = _reached(lambda: history.rules(settings.symbols), urls.market_rest, self._clock)
+            rules = self._reached(lambda: history.rules(settings.symbols), urls.market_rest)
             exchange = PaperExchange(rules, sizing_parameters(settings), self._clock, self._next_trade_id())
         else:
             window = settings.exchange.recv_window_ms
-            exchange = BinanceExchange(urls.trading_rest, self._clock, key, secret, window, *EXCHANGE_TIMEOUTS_MS)
-            rules = _reached(lambda: exchange.rules(settings.symbols), urls.trading_rest, self._clock)
-        _reached(history.now_ms, urls.market_rest, self._clock)
-        threading.Thread(target=self._keep_time, args=(history,), name="exchange-clock", daemon=True).start()
+            account = BinanceExchange(urls.trading_rest, self._clock, key, secret, window, *EXCHANGE_TIMEOUTS_MS)
+            exchange = account
+            rules = self._reached(lambda: exchange.rules(settings.symbols), urls.trading_rest)
+        self._reached(history.now_ms, urls.market_rest)
+        threading.Thread(target=self._keep_asking, args=(history, account), name="exchange-news", daemon=True).start()
+        rules = self._with_rules_of_the_book(rules)
         quote_asset = one_quote_asset(rules)
+        self._idle = stored_views(
+            self._journal, self._store, {s: r for s, r in rules.items() if s not in settings.symbols}
+        )
         self._journal.set_note(RULES_NOTE, encode_rules(rules))
-        if self._journal.get_note(START_CASH_NOTE) is None:
-            self._journal.set_note(START_CASH_NOTE, plain(self._start_cash(exchange, quote_asset)))
+        self._note_cash(exchange, quote_asset)
         stream = BinanceMarketStream(urls.market_ws, on_bad_frame=self._on_bad_frame)
         parts = Parts(
             feeds=tuple(
@@ -173,7 +199,12 @@ class BotSystem:
     def snapshot(self) -> Snapshot:
         """Return what is to be seen of the bot now, without asking any actor."""
         return take_snapshot(
-            self.settings.mode.value, self.settings.symbols, self.memories, self._system.tree(), self._log.depth
+            self.settings.mode.value,
+            self.settings.symbols,
+            self.memories,
+            self._system.tree(),
+            self._log.depth,
+            self._idle,
         )
 
     def trouble(self) -> str | None:
@@ -207,12 +238,44 @@ class BotSystem:
         assert self._journal is not None
         return 1 + max((fill.trade_id for entry in self._journal.settled() for fill in entry.fills), default=0)
 
-    def _start_cash(self, exchange: Exchange, quote_asset: str) -> Decimal:
-        if self.settings.mode is Mode.PAPER:
-            cash = self.settings.cash
-        else:
-            cash = _reached(lambda: exchange.free_balance(quote_asset), "the exchange", self._clock)
-        return cash if self.settings.capital is None else min(cash, self.settings.capital)
+    def _with_rules_of_the_book(self, rules: dict[str, SymbolRules]) -> dict[str, SymbolRules]:
+        """Add the rules of symbols that this book traded before: their positions are part of the equity.
+
+        Raises ConfigError if one that is not traded now has an order of unknown fate, which nobody would settle.
+        """
+        assert self._journal is not None
+        for entry in self._journal.unresolved():
+            if entry.intent.symbol not in rules:
+                raise ConfigError(
+                    f"symbols: {entry.intent.symbol} has an order of unknown fate in {self.directory.path}; "
+                    "run with that symbol until the order is settled"
+                )
+        return {**decode_rules(self._journal.get_note(RULES_NOTE)), **rules}
+
+    def _note_cash(self, exchange: Exchange, quote_asset: str) -> None:
+        """Remember the wallet that the book began with, and what of it the bot may use by now: at most `capital`."""
+        assert self._journal is not None
+        wallet = self._journal.get_note(WALLET_NOTE)
+        if wallet is None and self.settings.mode is Mode.PAPER:
+            wallet = plain(self.settings.cash)
+        elif wallet is None:
+            wallet = plain(self._reached(lambda: exchange.free_balance(quote_asset), "the exchange"))
+        self._journal.set_note(WALLET_NOTE, wallet)
+        capital = self.settings.capital
+        usable = Decimal(wallet) if capital is None else min(Decimal(wallet), capital)
+        self._journal.set_note(START_CASH_NOTE, plain(usable))
+
+    def _reached(self, question: Callable[[], T], where: str) -> T:
+        """Ask a question that the start depends on; an exchange that is away gets some seconds to come back."""
+        give_up = self._clock.monotonic_ms() + 15_000
+        while True:
+            try:
+                return question()
+            except ExchangeUnavailable as error:
+                if self._clock.monotonic_ms() > give_up:
+                    raise StartError(f"{where} cannot be reached: {error}; check address and network") from None
+                if self._cancelled.wait(0.5):
+                    raise StartCancelled from None
 
     def _trader_settings(self, symbol: str) -> TraderSettings:
         settings = self.settings
@@ -226,11 +289,16 @@ class BotSystem:
             max_age_ms=settings.max_age * 1000,
         )
 
-    def _keep_time(self, history: BinanceMarketHistory) -> None:
-        """Have the exchange's clock measured now and then, off the path of every kline."""
-        while not self._stopping.wait(CLOCK_EVERY_S):
-            with suppress(ExchangeError):
+    def _keep_asking(self, history: BinanceMarketHistory, account: BinanceExchange | None) -> None:
+        """Have the exchange's clock measured and the balances known, off the path of every kline and order."""
+        assert self._journal is not None
+        while True:
+            with suppress(ExchangeError, StoreError):
                 history.now_ms()
+                if account is not None:
+                    self._journal.set_note(BALANCES_NOTE, encode_balances(account.balances()))
+            if self._stopping.wait(NEWS_EVERY_S):
+                return
 
     def _on_request(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         command = request["command"]
@@ -305,16 +373,3 @@ def _hosts(profile: str, mode: Mode) -> Hosts | None:
 def _exchange_name(settings: Settings, urls: Urls) -> str:
     """The profile and the host: a port may change between two starts of a server on this machine."""
     return f"{settings.exchange.profile}@{urlsplit(urls.trading_rest).hostname}"
-
-
-def _reached(question: Callable[[], Any], where: str, clock: Clock) -> Any:
-    """Ask a question that the start depends on; an exchange that is away gets some seconds to come back."""
-    give_up = clock.monotonic_ms() + 15_000
-    wait = threading.Event()
-    while True:
-        try:
-            return question()
-        except ExchangeUnavailable as error:
-            if clock.monotonic_ms() > give_up:
-                raise StartError(f"{where} cannot be reached: {error}; check the address and the network") from None
-            wait.wait(0.5)

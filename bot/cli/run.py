@@ -9,7 +9,7 @@ import time
 import structlog
 
 from bot.app.snapshot import Snapshot
-from bot.app.system import BotSystem
+from bot.app.system import BotSystem, StartCancelled
 from bot.cli.logs import log_to_file, log_to_output
 from bot.cli.signals import stopped_by_signals
 from bot.cli.view import LiveView, summary
@@ -44,7 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     # Who hangs where: every thread's stack, by its actor's name, in the log.
     signal.signal(signal.SIGUSR1, log_thread_tracebacks)
     with stopped_by_signals() as stop:
-        system.start()
+        try:
+            system.start(cancelled=stop)
+        except StartCancelled:
+            print("stopped before it had started", file=sys.stderr)
+            return 0
         if settings.mode is not Mode.DEMO:
             print(f"compare_on = {settings.compare_on}: {_compare_line(settings)}", file=sys.stderr)
         try:

@@ -74,6 +74,7 @@ class TradeReply(msgspec.Struct):
 class BalanceReply(msgspec.Struct):
     asset: Text
     free: NotNegative
+    locked: NotNegative
 
 
 class AccountReply(msgspec.Struct):

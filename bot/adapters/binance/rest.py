@@ -148,13 +148,18 @@ class BinanceExchange(_PublicCalls):
         """How long after signing the exchange may accept a request: recvWindow, and 1 s that it may lie ahead."""
         return self._recv_window_ms + 1000
 
-    def free_balance(self, asset: str) -> Decimal:
-        """Return the account's free amount of an asset, 0 if it has none. Raises as the port says."""
+    def balances(self) -> dict[str, tuple[Decimal, Decimal]]:
+        """Return what the account holds of each asset, as (free, locked). Raises as the port says of reads."""
         try:
             account = self._client.get("account", {}, AccountReply, signed=True)
         except CallFailed as failed:
             _fail_read(failed)
-        return next((Decimal(balance.free) for balance in account.balances if balance.asset == asset), ZERO)
+        return {one.asset: (Decimal(one.free), Decimal(one.locked)) for one in account.balances}
+
+    def free_balance(self, asset: str) -> Decimal:
+        """Return the account's free amount of an asset, 0 if it has none. Raises as the port says."""
+        free, _ = self.balances().get(asset, (ZERO, ZERO))
+        return free
 
     def place(self, intent: OrderIntent) -> OrderReport:
         """Send a market order and return its final report with every fill as the exchange reported it.

@@ -1,0 +1,77 @@
+"""One book over several runs: other symbols, another capital, what the account holds, a start that is called off."""
+
+import signal
+import socket
+from decimal import Decimal
+
+import pytest
+
+from tests.integration.processes import ExchangeProcess, Program, command, told, wait_until
+
+EAGER = {"BOT_BUY_DROP": "0.0004", "BOT_SELL_RISE": "0.0004"}
+
+
+def test_symbols_that_are_not_traded_now_stay_in_the_book(tmp_path):
+    data = tmp_path / "data"
+    with Program("run", "--data-dir", data, cwd=tmp_path, settings=EAGER) as bot:
+        wait_until(lambda: {e["symbol"] for e in bot.events("trade")} >= {"DOGEUSDT", "ETHUSDT"}, 60, "trades")
+        bot.send(signal.SIGTERM)
+        assert bot.ends(10) == 0
+    before = told("wallet", "--data-dir", data, cwd=tmp_path)
+    ended = command("run", "--symbols", "BTCUSDT", "--for", "3s", "--data-dir", data, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    after = told("wallet", "--data-dir", data, cwd=tmp_path)
+    for symbol in ("ETHUSDT", "DOGEUSDT"):
+        assert after["positions"][symbol] == before["positions"][symbol]
+    assert set(after["positions"]) == {"BTCUSDT", "ETHUSDT", "DOGEUSDT"}
+    assert abs(Decimal(after["equity"]) - Decimal(before["equity"])) < 500
+
+
+def test_capital_bounds_what_the_bot_may_use_and_can_be_changed(tmp_path):
+    def cash(**settings):
+        assert command("run", "--for", "1s", "--data-dir", tmp_path / "data", cwd=tmp_path, **settings).returncode == 0
+        return told("wallet", "--data-dir", tmp_path / "data", cwd=tmp_path)["cash"]
+
+    never = {"BOT_BUY_DROP": "0.9"}
+    assert [cash(BOT_CAPITAL=c, **never) for c in ("5000", "100", "7000", "99999")] == ["5000", "100", "7000", "10000"]
+
+
+def test_the_wallet_of_an_account_shows_what_the_exchange_holds(tmp_path):
+    with ExchangeProcess(tmp_path / "exchange", 1, 500) as exchange:
+        settings = {"BOT_BUY_DROP": "0.9", **exchange.settings}
+        with Program("run", "--mode", "testnet", "--data-dir", tmp_path / "data", cwd=tmp_path, settings=settings):
+            wallet = wait_until(
+                lambda: (
+                    told("wallet", "--data-dir", tmp_path / "data", cwd=tmp_path)
+                    if not command("wallet", "--data-dir", tmp_path / "data", cwd=tmp_path).returncode
+                    else None
+                ),
+                20,
+                "a book",
+            )
+            wait_until(
+                lambda: told("wallet", "--data-dir", tmp_path / "data", cwd=tmp_path)["exchange"].get("USDT"),
+                20,
+                "the balances",
+            )
+    assert wallet["mode"] == "testnet"
+    after = told("wallet", "--data-dir", tmp_path / "data", cwd=tmp_path)
+    assert after["exchange"]["USDT"] == {"free": "10000", "locked": "0"}
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_start_that_waits_for_the_exchange_is_called_off_in_order(tmp_path, answers):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        if not answers:
+            server.close()
+        settings = {
+            "BOT_EXCHANGE__REST_URL": address,
+            "BOT_EXCHANGE__WS_URL": address.replace("http", "ws"),
+            "BOT_API_KEY": "k" * 64,
+            "BOT_API_SECRET": "s" * 64,
+        }
+        with Program("run", "--mode", "testnet", "--data-dir", tmp_path / "d", cwd=tmp_path, settings=settings) as bot:
+            wait_until((tmp_path / "d" / "orders.db").exists, 20, "the directory is claimed")
+            bot.send(signal.SIGTERM)
+            assert bot.ends(10) == 0
