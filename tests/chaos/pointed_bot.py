@@ -181,9 +181,9 @@ def wrap_control() -> None:
     real, systems = app.ControlServer, []
     start = app.BotSystem.start
 
-    def started(system: Any) -> None:
+    def started(system: Any, **options: Any) -> None:
         systems.append(system)
-        start(system)
+        start(system, **options)
 
     def server(path: Any, handler: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Any:
         def handle(request: Mapping[str, Any]) -> Mapping[str, Any]:
