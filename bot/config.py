@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -31,6 +31,15 @@ class Mode(StrEnum):
     REPLAY = "replay"
 
 
+_SHOWN_CHARS = 60
+
+
+def _shown(value: object) -> str:
+    """Return a value that was given as it may stand in a one-line message."""
+    text = repr(value if isinstance(value, str | bool | list | tuple) else str(value))
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
+
+
 _DECIMAL = re.compile(r"-?\d{1,30}(\.\d{1,30})?", re.ASCII)
 
 
@@ -39,14 +48,14 @@ def _decimal(value: object) -> object:
     if isinstance(value, Decimal):
         return value
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError("is not a number")
+        raise ValueError(f"{_shown(value)} is not a number such as 0.01")
     text = str(value)
     if not _DECIMAL.fullmatch(text):
-        raise ValueError(f"{text!r} is not a plain decimal number such as 0.01")
+        raise ValueError(f"{_shown(text)} is not a plain decimal number such as 0.01")
     try:
         return Decimal(text)
     except InvalidOperation as error:
-        raise ValueError(f"{text!r} is not a number") from error
+        raise ValueError(f"{_shown(text)} is not a number") from error
 
 
 Number = Annotated[Decimal, BeforeValidator(_decimal)]
@@ -85,7 +94,7 @@ class Settings(_Section):
     """Everything that can be configured; names and ranges are the contract's."""
 
     mode: Mode = Mode.DEMO
-    bot_id: str = Field("bulkhead", pattern="^[A-Za-z0-9_-]{1,32}$")
+    bot_id: str = "bulkhead"
     symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT", "DOGEUSDT")
     interval: str = "1m"
     data_dir: Path | None = None
@@ -117,6 +126,22 @@ class Settings(_Section):
     market_data: MarketDataSettings = MarketDataSettings()
     strategy: StrategySettings = StrategySettings()
 
+    @field_validator("bot_id")
+    @classmethod
+    def _check_bot_id(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", value):
+            raise ValueError(f"{_shown(value)} is refused: it must be 1 to 32 letters, digits, _ or -")
+        return value
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _check_data_dir(cls, value: object) -> object:
+        # An empty path would be the working directory.
+        named = isinstance(value, Path) or (isinstance(value, str) and value.strip() and "\0" not in value)
+        if value is not None and not named:
+            raise ValueError(f"{_shown(value)} is refused: it must name a directory, such as data/demo")
+        return value
+
     @field_validator("symbols", mode="before")
     @classmethod
     def _split_symbols(cls, value: object) -> object:
@@ -129,7 +154,7 @@ class Settings(_Section):
         if wrong or not value:
             raise ValueError(f"{wrong or 'no symbol'}: write symbols as BTCUSDT,ETHUSDT")
         if len(set(value)) != len(value):
-            raise ValueError("a symbol stands there twice")
+            raise ValueError(f"{','.join(value)}: a symbol stands there twice; name each once")
         return value
 
     @field_validator("interval")
@@ -166,8 +191,10 @@ def load_settings(
             raise ConfigError(
                 f"{config_file or DEFAULT_CONFIG_FILE}: {key} must not stand in a file; set BOT_{key.upper()}"
             )
+    _check_forms(values, Settings)
     _merge(values, _from_environment(environment))
     _merge(values, {key: value for key, value in (flags or {}).items() if value is not None})
+    _check_forms(values, Settings)
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -191,12 +218,48 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     for name, value in environment.items():
         if not name.startswith("BOT_"):
             continue
-        target = values
+        one: dict[str, Any] = {}
+        target = one
         *sections, key = name.removeprefix("BOT_").lower().split("__")
         for section in sections:
             target = target.setdefault(section, {})
         target[key] = value
+        # Each by itself: what two of a name would become together depends on which comes first.
+        _check_forms(one, Settings)
+        _merge(values, one)
     return values
+
+
+def _check_forms(values: Mapping[str, Any], model: type[BaseModel], path: tuple[str, ...] = ()) -> None:
+    """Refuse keys that `model` has not, and a value where a section belongs or the other way round.
+
+    Raises ConfigError, which never shows a value.
+    """
+    for key, value in values.items():
+        here = (*path, key)
+        name, variable = ".".join(here), "BOT_" + "__".join(here).upper()
+        field = model.model_fields.get(key)
+        if field is None:
+            where = f"in [{'.'.join(path)}] " if path else ""
+            known = ", ".join(model.model_fields)
+            raise ConfigError(f"{name} (as a variable {variable}): there is no such key; known {where}are {known}")
+        kind, is_section = field.annotation, isinstance(value, Mapping)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            if not is_section:
+                first = next(iter(kind.model_fields))
+                raise ConfigError(
+                    f"{name}: is a section and takes no value itself; set its keys, such as {name}.{first} "
+                    f"(as a variable {variable}__{first.upper()})"
+                )
+            _check_forms(value, kind, here)
+        elif get_origin(kind) is dict:
+            if not is_section or any(isinstance(item, Mapping) for item in value.values()):
+                raise ConfigError(
+                    f"{name}: takes a number under each name, such as {name}.window (as a variable {variable}__WINDOW)"
+                )
+        elif is_section:
+            form = f"{variable}=..." if key in _SECRET_KEYS else f"{key} = ... or {variable}=..."
+            raise ConfigError(f"{name}: takes one value and has no keys of its own; write {form}")
 
 
 def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
@@ -207,11 +270,32 @@ def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
             into[key] = dict(value) if isinstance(value, Mapping) else value
 
 
+_MUST_BE = {
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "string_type": "text",
+    "tuple_type": "a list such as BTCUSDT,ETHUSDT",
+}
+
+
 def _one_line(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
+    first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        variable = f"BOT_{key.upper().replace('.', '__')}"
-        return f"{key} (as a variable {variable}): there is no such key; known are {', '.join(Settings.model_fields)}"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[:1].lower()}{message[1:]}"
+    if first["type"] in _MUST_BE:
+        message = f"it must be {_MUST_BE[first['type']].format(**first.get('ctx', {}))}"
+    elif message.startswith("Input should be "):
+        message = f"it must be {message.removeprefix('Input should be ')}"
+    if first["loc"][:1] in [(secret,) for secret in _SECRET_KEYS]:
+        return f"{key}: {message}"
+    # A validator of ours may have shown the part of the value that is wrong.
+    return (
+        f"{key}: {message}"
+        if first["type"] == "value_error"
+        else f"{key}: {_shown(first['input'])} is refused: {message}"
+    )

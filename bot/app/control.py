@@ -5,13 +5,20 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
+COMMANDS = frozenset({"status", "dead-letters", "kill", "release"})
+"""What a running bot answers."""
+
 _TIMEOUT_S = 5.0
+"""How long an asker waits for its answer, those before it included."""
+_REQUEST_S = 1.0
+"""How long one connection may take to say what it wants: meanwhile nobody else is served."""
 _MAX_REQUEST = 65_536
 
 
@@ -22,9 +29,10 @@ class ControlError(Exception):
 class ControlServer:
     """Answers requests on a thread of its own until it is closed."""
 
-    def __init__(self, path: Path, handler: Handler) -> None:
+    def __init__(self, path: Path, handler: Handler, commands: Collection[str] = COMMANDS) -> None:
         self._path = path
         self._handler = handler
+        self._commands = commands
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
 
@@ -56,18 +64,32 @@ class ControlServer:
             except OSError:
                 return
             with connection, contextlib.suppress(OSError):
-                connection.settimeout(_TIMEOUT_S)
-                connection.sendall(self._answer(_read_line(connection)))
+                try:
+                    answer = self._answer(_read_line(connection, _REQUEST_S))
+                except TimeoutError:
+                    answer = _refusal(f"no request, one JSON line, came within {_REQUEST_S:g} s")
+                connection.settimeout(_REQUEST_S)
+                connection.sendall(answer)
 
     def _answer(self, line: bytes) -> bytes:
         try:
-            return json.dumps(dict(self._handler(json.loads(line)))).encode() + b"\n"
+            request = json.loads(line)
+            if not isinstance(request, dict) or "command" not in request:
+                raise ControlError('not a request: send one JSON line such as {"command": "status"}')
+            if request["command"] not in self._commands:
+                known = ", ".join(sorted(self._commands))
+                raise ControlError(f"unknown command {request['command']!r}; known are {known}")
+            return json.dumps(dict(self._handler(request))).encode() + b"\n"
         except ControlError as error:
             text = str(error)
         except Exception as error:
             # Whatever the handler does not bear: the next request must find somebody to answer it.
             text = f"not a request: {type(error).__name__}: {error}"
-        return json.dumps({"error": text}).encode() + b"\n"
+        return _refusal(text)
+
+
+def _refusal(text: str) -> bytes:
+    return json.dumps({"error": text}).encode() + b"\n"
 
 
 def ask(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +103,7 @@ def ask(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
             with _short(path) as short:
                 connection.connect(short)
             connection.sendall(json.dumps(request).encode() + b"\n")
-            answer = json.loads(_read_line(connection, limit=None))
+            answer = json.loads(_read_line(connection, _TIMEOUT_S, limit=None))
     except (OSError, ValueError) as error:
         raise ControlError(f"the running bot does not answer at {path}: {error}") from None
     if "error" in answer:
@@ -89,9 +111,15 @@ def ask(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     return dict(answer)
 
 
-def _read_line(connection: socket.socket, limit: int | None = _MAX_REQUEST) -> bytes:
+def _read_line(connection: socket.socket, seconds: float, limit: int | None = _MAX_REQUEST) -> bytes:
+    """Return what comes until a line ends. Raises TimeoutError after `seconds`, however much came meanwhile."""
+    deadline = time.monotonic() + seconds
     data = b""
     while not data.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("no whole line came in time")
+        connection.settimeout(left)
         chunk = connection.recv(65_536)
         if not chunk or (limit is not None and len(data) > limit):
             break

@@ -1,9 +1,15 @@
-"""`klines`, `trades`, `wallet`, `status`, `actors`: what is stored, owned and running; needs no keys, no network."""
+"""`klines`, `trades`, `wallet`, `status`, `actors`: what is stored, owned and running; needs no keys, no network.
+
+`halt` and `resume` too: they act on the directory alone, whether a bot runs there or not.
+"""
 
 import argparse
+import getpass
 import json
+import os
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -13,6 +19,7 @@ from bot.adapters.sqlite import SqliteStore
 from bot.app.control import ControlError, ask
 from bot.app.data_directory import DataDirectory, DataDirectoryError
 from bot.app.snapshot import stored_snapshot
+from bot.cli.invocation import typed
 from bot.cli.tables import dead_letters_table, klines_table, status_table, trades_table, wallet_table
 from bot.config import load_settings
 from bot.domain.kline import Kline, kline_key
@@ -103,6 +110,46 @@ def dead_letters(arguments: argparse.Namespace) -> int:
     else:
         Console().print(dead_letters_table(answer["dead_letters"]))
     return 0
+
+
+def halt(arguments: argparse.Namespace) -> int:
+    """Let no order leave from now on, over restarts, until `resume`."""
+    directory = _directory(arguments)
+    pid = directory.running_pid()
+    bot_here = "no bot runs there now" if pid is None else f"the bot there, process {pid}, goes on without orders"
+    before = directory.halted()
+    if before is None:
+        try:
+            directory.halt(f"by {_user()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+        except OSError as error:
+            raise ControlError(f"{directory.path} is not halted: {error.strerror}; stop the bot instead") from None
+        print(f"halted: no order leaves {directory.path} from now on, over restarts too ({bot_here})")
+    else:
+        print(f"{directory.path} was halted already, {before} ({bot_here})")
+    print(f"let orders leave again with: {typed('resume', data_dir=directory.path)}")
+    return 0
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """Let orders leave again; 0 also if they were not halted."""
+    directory = _directory(arguments, must_exist=False)
+    before = directory.halted()
+    try:
+        was_halted = directory.resume()
+    except OSError as error:
+        raise ControlError(f"{directory.path} is still halted: {error.strerror}; mend that and resume again") from None
+    if was_halted:
+        print(f"resumed: orders leave {directory.path} again (it was halted {before})")
+    else:
+        print(f"{_directory(arguments).path} was not halted")
+    return 0
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user {os.getuid()}"
 
 
 def _running(arguments: argparse.Namespace) -> DataDirectory:

@@ -1,12 +1,15 @@
 """`check`: configuration, directory, keys, symbols and clock, each a line: ok, or the fix."""
 
 import argparse
+import os
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 
 from bot.app.data_directory import DataDirectory
 from bot.app.system import reach
 from bot.app.trading import one_quote_asset, strategy_of
+from bot.cli.invocation import typed
 from bot.config import ConfigError, Mode, load_settings
 from bot.domain.money import plain
 from bot.ports import ExchangeError
@@ -32,6 +35,8 @@ def check(arguments: argparse.Namespace) -> int:
     say("configuration", lambda: f"mode {settings.mode.value}, {', '.join(settings.symbols)}, {settings.interval}")
     say("strategy", lambda: type(strategy_of(settings)).__name__)
     say("data directory", lambda: _directory_line(DataDirectory(settings.directory)))
+    if (halted := DataDirectory(settings.directory).halted()) is not None:
+        say("halt", lambda: _refuse_halted(halted, settings.directory))
     if settings.mode is Mode.DEMO:
         say("exchange", lambda: "embedded, simulated; keys are made by it and the money is paper")
         return 0 if all_ok else 1
@@ -52,12 +57,22 @@ def _directory_line(directory: DataDirectory) -> str:
     pid, identity = directory.running_pid(), directory.identity()
     if pid is not None:
         return f"{directory.path} is in use by process {pid}"
-    if identity is None:
-        return f"{directory.path} holds no book yet"
-    free = directory.free_bytes() // 1_000_000
+    # Where a first run would make it: the directory need not be there yet.
+    place = next(path for path in (directory.path, *directory.path.absolute().parents) if path.is_dir())
+    if not os.access(place, os.W_OK):
+        raise OSError(f"{place} cannot be written by this user; name another --data-dir")
+    free = DataDirectory(place).free_bytes() // 1_000_000
     if free < MIN_FREE_MB:
-        raise OSError(f"only {free} MB free, so no entries would be made; free at least {MIN_FREE_MB} MB")
+        raise OSError(
+            f"{directory.path}: only {free} MB free, so no entries would be made; free at least {MIN_FREE_MB} MB"
+        )
+    if identity is None:
+        return f"{directory.path} holds no book yet, {free} MB free"
     return f"{directory.path} holds a {identity.mode} book of {identity.bot_id}, {free} MB free"
+
+
+def _refuse_halted(reason: str, path: Path) -> str:
+    raise ConfigError(f"halted {reason}, so no order leaves; resume with: {typed('resume', data_dir=path)}")
 
 
 def _clock_line(offset_ms: int) -> str:

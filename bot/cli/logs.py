@@ -4,8 +4,26 @@ import logging
 import logging.handlers
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import structlog
+
+
+class _Lossy(logging.Handler):
+    """The reader may go away, or the disk be full: lines are lost then, without a traceback for each."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+
+class _Output(_Lossy, logging.StreamHandler[TextIO]):
+    """A standard stream."""
+
+
+class _File(_Lossy, logging.handlers.RotatingFileHandler):
+    """A file that is renamed when it is full, and begun anew."""
+
 
 _SHARED = (
     structlog.processors.add_log_level,
@@ -15,18 +33,18 @@ _SHARED = (
 
 def log_to_output(level: int = logging.INFO) -> None:
     """Write lines to standard output, for a pipe or a container."""
-    _configure(logging.StreamHandler(sys.stdout), level)
+    _configure(_Output(sys.stdout), level)
 
 
 def log_to_error(level: int = logging.WARNING) -> None:
     """Write lines to standard error, for commands whose output is their result."""
-    _configure(logging.StreamHandler(sys.stderr), level)
+    _configure(_Output(sys.stderr), level)
 
 
 def log_to_file(path: Path) -> None:
     """Write lines to a file of at most 5 MB and one older one, for a terminal that shows the live view."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _configure(logging.handlers.RotatingFileHandler(path, maxBytes=5_000_000, backupCount=1), logging.INFO)
+    _configure(_File(path, maxBytes=5_000_000, backupCount=1), logging.INFO)
 
 
 def _configure(handler: logging.Handler, level: int) -> None:

@@ -1,10 +1,12 @@
 """The command line: which commands and flags there are, and which exit status an outcome has. Source: contract, 2."""
 
 import argparse
+import errno
 import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -24,7 +26,39 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return the exit status: 0 done, 2 bad usage or input, 1 any other failure."""
-    arguments = list(argv)
+    try:
+        try:
+            return _run(list(argv))
+        finally:
+            # Now, where it can still be said that it failed, not while the interpreter goes away.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) went away: nothing more is wanted.
+        _discard_output()
+        return 0
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OUTPUT_ERRORS:
+            raise
+        _discard_output()
+        _say(f"standard output cannot be written: {error.strerror}; free space, or send it elsewhere")
+        return FAILED
+
+
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""Of an OSError without a file name: what writing to a standard stream fails with."""
+
+
+def _discard_output() -> None:
+    """What is still held back goes nowhere: exit must not try to write it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):
+        print(" ".join(line.split()), file=sys.stderr)
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "run")
     parsed = _parser().parse_args(arguments)
@@ -32,17 +66,13 @@ def main(argv: Sequence[str]) -> int:
         # Imported only now: a backtest need not wait for what an exchange or a live view takes.
         module, function = parsed.command
         return int(getattr(import_module(f"bot.cli.{module}"), function)(parsed))
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) went away: nothing more is wanted, and exit must not try to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         return FAILED
     except Exception as error:
         status = _status_of(error)
         if status is None:
             raise
-        print(" ".join(str(error).split()), file=sys.stderr)
+        _say(str(error))
         return status
 
 
@@ -71,6 +101,13 @@ def duration_s(text: str) -> float:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30s, 5m or 1h")
     return int(match[1]) * {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def directory(text: str) -> Path:
+    """Return the path that `text` names. Raises ArgumentTypeError: an empty one would be the working directory."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} names no directory; give one such as data/demo")
+    return Path(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,6 +199,12 @@ def _parser() -> argparse.ArgumentParser:
         if name == "status":
             one.add_argument("--healthy", action="store_true", help="exit 1 unless a bot runs and its feeds are fresh")
 
+    for name, text in (
+        ("halt", "let no order leave, over restarts too, until `resume`; the bot need not run"),
+        ("resume", "let orders leave again after `halt`"),
+    ):
+        _data_dir(_command(commands, name, text, ("books", name)))
+
     one = _command(commands, "check", "validate configuration, keys, symbols, clock and directory", ("check", "check"))
     one.add_argument("--mode", choices=["demo", "paper", "testnet", "live"])
     one.add_argument("--config", type=Path, metavar="bot.toml")
@@ -181,4 +224,4 @@ def _command(
 
 
 def _data_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="default: data/MODE")
+    parser.add_argument("--data-dir", type=directory, metavar="DIR", help="default: data/MODE")

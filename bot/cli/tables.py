@@ -117,7 +117,7 @@ def klines_table(klines: Iterable[Kline], last: int = LAST) -> RenderableType:
         for kline in rows
     ]
     names = ("symbol", "opened", "open", "high", "low", "close", "volume", "done")
-    return Group(_block(title, names, cells, right=range(2, 7), gap=" "))
+    return Group(_block(title, names, cells, right=range(2, 7), gap=" "), *_rest(len(rows), total))
 
 
 def trades_table(trades: Iterable[Trade], last: int = LAST) -> RenderableType:
@@ -139,7 +139,7 @@ def trades_table(trades: Iterable[Trade], last: int = LAST) -> RenderableType:
         for trade in rows
     ]
     names = ("time", "side", "symbol", "quantity", "price", "fee", "reason")
-    return Group(_block(title, names, cells, right=(3, 4, 5), gap=" "))
+    return Group(_block(title, names, cells, right=(3, 4, 5), gap=" "), *_rest(len(rows), total))
 
 
 def wallet_table(snapshot: Snapshot) -> RenderableType:
@@ -275,6 +275,10 @@ def _newest(items: Iterable[_Row], count: int) -> tuple[list[_Row], int]:
 
 def _shown(shown: int, total: int, what: str) -> str:
     return f"last {shown:,} of {total:,} {what}" if shown < total else f"{total:,} {what}"
+
+
+def _rest(shown: int, total: int) -> list[Text]:
+    return [Text(f"these are the last {shown:,}; --json prints all {total:,}")] if shown < total else []
 
 
 def _span(first_ms: int, last_ms: int) -> str:

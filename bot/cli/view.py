@@ -1,6 +1,5 @@
 """The live view of a running bot, drawn from snapshots, and the words that are left when it ends."""
 
-import shlex
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from bot.actors.monitor import Refusal
 from bot.app.snapshot import Snapshot, SymbolView
+from bot.cli.invocation import typed
 from bot.cli.tables import (
     duration,
     fee_text,
@@ -147,7 +147,7 @@ def summary(snapshot: Snapshot, seconds: float, data_dir: Path | None = None) ->
     }
     if data_dir is not None:
         facts["stored in"] = str(data_dir)
-        facts["see it again"] = f"python -m bot.main trades --data-dir {shlex.quote(str(data_dir))}"
+        facts["see it again"] = typed("trades", data_dir=data_dir)
         facts["or with"] = "klines, wallet or status in the place of trades"
     head = f"Bulkhead {snapshot.mode} ran for {duration(int(seconds))}: {MODES.get(snapshot.mode, 'no market')}."
     return "\n".join([head, *(f"  {name:<14}{said}" for name, said in facts.items())])
@@ -295,7 +295,7 @@ def _actors(actors: Sequence[ActorStatus], width: int, most: int) -> list[Text]:
     wrong.sort(key=lambda actor: (actor.state == "running", -actor.busy_ms, -actor.restarts))
     lines += [_trouble(actor) for actor in wrong[:TROUBLES]]
     if len(wrong) > TROUBLES:
-        lines.append(Text(f"and {len(wrong) - TROUBLES} more with errors: see python -m bot.main actors"))
+        lines.append(Text(f"and {len(wrong) - TROUBLES} more with errors: see {typed('actors')}"))
     return lines
 
 

@@ -206,9 +206,13 @@ def _error(path: Path, line: int | None, problem: str) -> FileError:
     return FileError(f"{_place(path)}: {problem}" if line is None else f"{_place(path)}:{line}: {problem}")
 
 
+def _suffix_of(path: Path) -> str | None:
+    return next((s for s in _SUFFIXES if path.name.lower().endswith(s)), None)
+
+
 def _parts_of_name(path: Path) -> tuple[str, str | None]:
     """Return the symbol and, where the name has one, the interval."""
-    suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), None)
+    suffix = _suffix_of(path)
     if suffix is None:
         raise _error(path, None, f"unknown kind of file; give one that ends in {', '.join(_SUFFIXES)}")
     symbol, _, rest = path.name[: -len(suffix)].partition("-")
@@ -432,6 +436,9 @@ def _time_problem(value: str) -> str | None:
 
 def _number_problem(value: str, is_price: bool) -> str | None:
     match = _NUMBER.fullmatch(value)
+    if match is None and value.startswith("-") and _NUMBER.fullmatch(value[1:]):
+        bound = "is no price; it must be above 0" if is_price else "is below 0; it must be 0 or more"
+        return f"{bound}, so mend the row or remove it"
     if match is None:
         return "is no plain decimal number; write it like 0.125, without sign, spaces or other marks"
     whole, fraction, exponent = match.groups()
@@ -469,8 +476,11 @@ def _interval_of(known: _Pending, times: list[int], first: dict[int, int]) -> tu
     ended = known.close_times[first[times[0]]]
     step = smallest or (ended - times[0] + 1 if ended else 0)
     if not step:
+        path = known.paths[0]
+        suffix = _suffix_of(path) or ""
+        symbol = path.name[: -len(suffix)].partition("-")[0]
         problem = "a single row without close_time does not tell the interval; say it with --interval"
-        raise _error(known.paths[0], 1, problem + f", or name the file {known.paths[0].name.partition('-')[0]}-1m-...")
+        raise _error(path, 1, problem + f", or name the file {symbol}-1m-DATES{suffix}")
     return _interval_name(step), step
 
 
