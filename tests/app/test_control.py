@@ -5,10 +5,14 @@ import os
 import socket
 import stat
 import threading
+import time
 
 import pytest
 
+from bot.app import control
 from bot.app.control import ControlError, ControlServer, ask
+
+COMMANDS = ("echo", "refuse", "break", "unspeakable")
 
 
 def handler(request):
@@ -34,7 +38,7 @@ def path(request, tmp_path):
 
 @pytest.fixture
 def server(path):
-    server = ControlServer(path, handler)
+    server = ControlServer(path, handler, COMMANDS)
     server.start()
     yield server
     server.close()
@@ -105,6 +109,47 @@ def test_a_request_without_an_end_is_cut_off(server, path):
     assert ask(path, {"command": "echo"}) == {"said": ""}
 
 
+@pytest.mark.parametrize("name", ["nothing", None, 5, ["echo"], {"a": 1}], ids=repr)
+def test_an_unknown_command_is_named(server, path, name):
+    with pytest.raises(ControlError, match=r"^unknown command .*; known are break, echo, refuse, unspeakable$"):
+        ask(path, {"command": name})
+
+
+def test_a_bot_knows_its_own_commands(path):
+    server = ControlServer(path, lambda request: {"said": request["command"]})
+    server.start()
+    try:
+        for name in ("status", "dead-letters", "kill", "release"):
+            assert ask(path, {"command": name}) == {"said": name}
+        with pytest.raises(ControlError, match="unknown command 'dance'"):
+            ask(path, {"command": "dance"})
+    finally:
+        server.close()
+
+
+def test_one_that_dribbles_is_cut_off_and_the_next_one_served(server, path):
+    over = threading.Event()
+
+    def dribble(connection):
+        while not over.wait(0.1):
+            try:
+                connection.sendall(b"x")
+            except OSError:
+                return
+
+    with socket.socket(socket.AF_UNIX) as connection, control._short(path) as short:
+        connection.connect(short)
+        dribbler = threading.Thread(target=dribble, args=(connection,))
+        dribbler.start()
+        try:
+            began = time.monotonic()
+            assert ask(path, {"command": "echo"}) == {"said": ""}
+            assert time.monotonic() - began < control._TIMEOUT_S
+        finally:
+            over.set()
+            dribbler.join(10)
+
+
 def test_an_asker_that_goes_away_ends_nothing(server, path):
     for _ in range(3):
         with socket.socket(socket.AF_UNIX) as connection:
@@ -120,17 +165,17 @@ def test_where_nobody_listens_that_is_said_in_one_line(tmp_path):
 
 
 def test_the_socket_of_a_killed_process_is_replaced(path):
-    first = ControlServer(path, handler)
+    first = ControlServer(path, handler, COMMANDS)
     first.start()
     first._socket.close()
-    second = ControlServer(path, lambda request: {"said": "second"})
+    second = ControlServer(path, lambda request: {"said": "second"}, COMMANDS)
     second.start()
     assert ask(path, {"command": "echo"}) == {"said": "second"}
     second.close()
 
 
 def test_a_server_that_was_closed_leaves_no_thread(path):
-    server = ControlServer(path, handler)
+    server = ControlServer(path, handler, COMMANDS)
     server.start()
     ask(path, {"command": "echo"})
     server.close()

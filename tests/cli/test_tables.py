@@ -152,8 +152,16 @@ def test_klines_are_streamed_and_the_newest_shown():
     lines = printed(klines_table(klines, last=3))
 
     assert lines[0].startswith("last 3 of 1,000 klines of 1m, 2021-05-20 04:37 to 2021-05-20 04:39 UTC")
-    assert [line.split()[-1] for line in lines[2:]] == ["open", "yes", "open"]
-    assert lines[-1].split()[:4] == ["BTCUSDT", "05-20", "04:39", "39,123.45"]
+    assert [line.split()[-1] for line in lines[2:-1]] == ["open", "yes", "open"]
+    assert lines[-2].split()[:4] == ["BTCUSDT", "05-20", "04:39", "39,123.45"]
+    assert lines[-1] == "these are the last 3; --json prints all 1,000"
+
+
+def test_a_table_of_all_trades_says_nothing_of_more():
+    trades = [a_trade(number) for number in range(3)]
+
+    assert "--json" not in "".join(printed(trades_table(trades, last=3)))
+    assert printed(trades_table(trades, last=2))[-1] == "these are the last 2; --json prints all 3"
 
 
 def test_trades_show_fee_and_reason_and_obey_no_markup():

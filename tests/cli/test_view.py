@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bot.actors.monitor import Refusal
 from bot.app.snapshot import Snapshot, SymbolView
+from bot.cli.invocation import typed
 from bot.cli.view import LiveView, render, summary
 from bot.domain.order import Side, Trade
 from bot.domain.position import Position
@@ -322,7 +323,7 @@ def test_the_summary_says_what_was_done_and_where_it_is(tmp_path):
     assert facts["equity"] == "9,621.11 USDT, -378.89 (-3.79 %) from 10,000.00"
     assert facts["restarts"] == "2 (bridge 2)"
     assert facts["stored in"] == str(tmp_path / "my data")
-    assert facts["see it again"] == f"python -m bot.main trades --data-dir '{tmp_path}/my data'"
+    assert facts["see it again"] == typed("trades", data_dir=tmp_path / "my data")
 
 
 def test_the_summary_of_a_run_that_saw_nothing_is_plain_zeros():

@@ -64,6 +64,67 @@ def test_what_cannot_be_used_is_named_in_one_line(values: dict[str, object], nam
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"BOT_A": "2", "BOT_A__B__C": "1"}, r"^a .*no such key"),
+        ({"BOT_A__B__C": "1", "BOT_A": "2"}, r"^a .*no such key"),
+        ({"BOT_EXCHANGE": "1", "BOT_EXCHANGE__PROFILE": "us"}, r"^exchange: is a section.*BOT_EXCHANGE__PROFILE"),
+        ({"BOT_EXCHANGE__PROFILE": "us", "BOT_EXCHANGE": "1"}, r"^exchange: is a section.*BOT_EXCHANGE__PROFILE"),
+        ({"BOT_SYMBOLS__X": "1"}, r"^symbols: takes one value.*BOT_SYMBOLS="),
+        ({"BOT_STRATEGY__PARAMETERS": "1"}, r"^strategy\.parameters: takes a number under each name"),
+        ({"BOT_STRATEGY__PARAMETERS__A__B": "1"}, r"^strategy\.parameters: takes a number under each name"),
+        (
+            {"BOT_EXCHANGE__ZZZ": "1"},
+            r"known in \[exchange\] are profile, rest_url, ws_url, ws_api_url, recv_window_ms$",
+        ),
+        ({"BOT_": "1"}, "no such key"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
+)
+def test_the_form_that_a_key_takes_is_said(environment: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_settings(environment=environment)
+
+
+def test_a_file_that_takes_a_section_for_a_value_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "bot.toml"
+    for text, says in (
+        ("exchange = 1", "is a section"),
+        ("[fee]\nx = 1", "takes one value"),
+        ("[[exchange]]", "section"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            load_settings({}, file, {})
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"fee": "2"}, "fee: '2' is refused: it must be less than 1"),
+        ({"fee": "-1"}, "fee: '-1' is refused: it must be at least 0"),
+        ({"cash": "0"}, "cash: '0' is refused: it must be above 0"),
+        ({"fraction": "1.5"}, "fraction: '1.5' is refused: it must be at most 1"),
+        ({"fee": "abc"}, "fee: 'abc' is not a plain decimal number such as 0.01"),
+        ({"fee": True}, "fee: True is not a number such as 0.01"),
+        ({"cooldown": "1.5"}, "cooldown: '1.5' is refused: it must be a whole number"),
+        ({"compare_on": "z"}, "compare_on: 'z' is refused: it must be 'message' or 'closed'"),
+        ({"bot_id": "a.b"}, "bot_id: 'a.b' is refused: it must be 1 to 32 letters, digits, _ or -"),
+    ],
+)
+def test_a_bad_value_is_shown_with_what_it_must_be(values: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(values, environment={})
+    assert str(caught.value) == says
+
+
+@pytest.mark.parametrize("value", ["", " ", 5, True, ["x"]])
+def test_a_data_directory_must_be_named(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"^data_dir: .*it must name a directory"):
+        load_settings({"data_dir": value}, environment={})
+
+
 def test_an_unknown_variable_is_refused_and_strangers_are_not() -> None:
     with pytest.raises(ConfigError, match="BOT_FRACTON"):
         load_settings(environment={"BOT_FRACTON": "0.1"})
@@ -94,6 +155,10 @@ def test_secrets_stand_in_no_file_and_in_no_text(tmp_path: Path) -> None:
     assert "key-key" not in f"{settings}"
     with pytest.raises(ConfigError) as caught:
         load_settings({}, None, {"BOT_API_SECRET__X": "hush-hush"})
+    assert "hush-hush" not in str(caught.value)
+    assert "BOT_API_SECRET=..." in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load_settings({"api_secret": ["hush-hush"]}, None, {})
     assert "hush-hush" not in str(caught.value)
 
 

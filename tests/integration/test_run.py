@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shlex
 import signal
 import stat
+import subprocess
 import time
 from functools import partial
 
@@ -18,7 +20,9 @@ from tests.integration.processes import (
     ExchangeProcess,
     Program,
     TerminalProgram,
+    bulkhead,
     command,
+    environment,
     pause,
     told,
     wait_until,
@@ -198,6 +202,114 @@ def test_a_second_signal_ends_at_once(tmp_path):
         assert bot.ends(10) in (0, 128 + signal.SIGTERM)
 
 
+# The kill switch.
+
+
+@pytest.mark.slow
+def test_a_halted_bot_sends_no_order_until_it_is_resumed(tmp_path):
+    data = tmp_path / "data"
+    with Program("run", "--data-dir", data, cwd=tmp_path, settings=EAGER) as bot:
+        wait_until(lambda: bot.events("trade"), 15, "a trade")
+        assert command("resume", "--data-dir", data, cwd=tmp_path).stdout == f"{data} was not halted\n"
+        halted = command("halt", "--data-dir", data, cwd=tmp_path)
+        assert (halted.returncode, halted.stderr) == (0, "")
+        assert f"process {bot.pid}" in halted.stdout
+        assert f"resume --data-dir {data}" in halted.stdout
+        pause(0.5)  # an order that had passed the gate may end
+        before = len(told("trades", "--data-dir", data, cwd=tmp_path))
+        wait_until(lambda: refused_as_halted(bot) >= 3, 15, "three orders refused")
+        assert len(told("trades", "--data-dir", data, cwd=tmp_path)) == before
+        assert "halt: halted by" in command("check", "--data-dir", data, cwd=tmp_path).stdout
+        bot.send(signal.SIGTERM)
+        assert bot.ends(10) == 0
+
+    with Program("run", "--data-dir", data, cwd=tmp_path, settings=EAGER) as bot:
+        wait_until(lambda: refused_as_halted(bot), 15, "an order refused after the restart")
+        assert len(told("trades", "--data-dir", data, cwd=tmp_path)) == before
+        resumed = command("resume", "--data-dir", data, cwd=tmp_path)
+        assert (resumed.returncode, resumed.stderr) == (0, "")
+        assert "halted by" in resumed.stdout
+        wait_until(lambda: len(told("trades", "--data-dir", data, cwd=tmp_path)) > before, 15, "a trade once more")
+        assert "halted by" not in command("check", "--data-dir", data, cwd=tmp_path).stdout
+        bot.send(signal.SIGTERM)
+        assert bot.ends(10) == 0
+
+
+def refused_as_halted(bot):
+    return sum("NOT_PLACED" in json.dumps(line) and "halted: by" in json.dumps(line) for line in bot.log())
+
+
+def test_halting_twice_keeps_the_first_reason(tmp_path):
+    data = tmp_path / "data"
+    told("replay", write_rows(tmp_path / "BTCUSDT-1m-x.csv", rows_of("1", "2")), "--data-dir", data, cwd=tmp_path)
+    command("halt", "--data-dir", data, cwd=tmp_path)
+    first = (data / "halt").read_text()
+    again = command("halt", "--data-dir", data, cwd=tmp_path)
+    assert (again.returncode, (data / "halt").read_text()) == (0, first)
+    assert "already" in again.stdout
+
+
+# Streams that are closed, full, or left.
+
+
+def shell(line, cwd):
+    """Run a line of shell in which `bulkhead` is the program."""
+    program = shlex.join(bulkhead())
+    variables = environment()
+    del variables["PYTHONUNBUFFERED"]  # as people have it
+    return subprocess.run(
+        ["bash", "-c", f'bulkhead() {{ {program} "$@"; }}; {line}'],
+        cwd=cwd,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def book(tmp_path):
+    told("replay", write_rows(tmp_path / "BTCUSDT-1m-x.csv", rows_of("1", "2")), "--data-dir", "d", cwd=tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_as_good_as_dev_null(book, closed):
+    ended = shell(f"bulkhead wallet --data-dir d {closed}", book)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_a_run_with_closed_output_runs(tmp_path):
+    ended = shell("bulkhead run --for 1s --data-dir d >&-", tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert told("status", "--data-dir", "d", cwd=tmp_path)["mode"] == "demo"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "wallet --json --data-dir d",
+        "klines --data-dir d",
+        "klines --json --data-dir d",
+        "backtest BTCUSDT-1m-x.csv --json",
+    ],
+)
+def test_a_full_disk_is_said_in_one_line(book, arguments):
+    ended = shell(f"bulkhead {arguments} >/dev/full", book)
+    complaints = [line for line in ended.stderr.splitlines() if not line.startswith("compare_on = ")]
+    assert ended.returncode == 1
+    assert len(complaints) == 1, ended.stderr
+    assert "No space left" in complaints[0]
+
+
+def test_a_reader_that_goes_away_is_no_failure(tmp_path):
+    ended = shell("bulkhead run --for 3s --data-dir d | head -1; exit ${PIPESTATUS[0]}", tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.count("\n") == 1
+
+
 # What cannot be used is refused in one line.
 
 
@@ -223,7 +335,11 @@ def assert_refused(ended, *fragments, status=2):
         (("run", "--mode", "testnet"), "BOT_API_KEY"),
         (("run", "--mode", "live"), "--yes-real-money"),
         (("run", "--mode", "live", "--yes-real-money"), "BOT_API_KEY"),
+        (("run", "--data-dir", ""), "--data-dir"),
+        (("wallet", "--data-dir", ""), "--data-dir"),
         (("wallet", "--data-dir", "none"), "none"),
+        (("halt", "--data-dir", "none"), "none"),
+        (("resume", "--data-dir", "none"), "none"),
         (("simulator", "--speed", "0"), "--speed"),
         (("simulator", "--files", "none.csv"), "none.csv"),
         (("simulator", "--interval-ms", "0"), "interval_ms"),
@@ -239,7 +355,8 @@ def test_bad_arguments(tmp_path, arguments, fragment):
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("BOT_NONSENSE", "1"), ("BOT_FRACTION", "2"), ("BOT_EXCHANGE__REST", "http://x")]
+    ("variable", "value"),
+    [("BOT_NONSENSE", "1"), ("BOT_FRACTION", "2"), ("BOT_EXCHANGE__REST", "http://x"), ("BOT_DATA_DIR", "")],
 )
 def test_bad_variables(tmp_path, variable, value):
     ended = command("run", "--for", "1s", cwd=tmp_path, **{variable: value})
@@ -255,6 +372,8 @@ def test_bad_variables(tmp_path, variable, value):
         ("[exchange]\nprofile = 'mars'", ("exchange.profile",)),
         ("fraction = = 1", ("bot.toml", "line 1")),
         ('bot_id = "a b"', ("bot_id",)),
+        ('data_dir = ""', ("data_dir",)),
+        ("data_dir = 5", ("data_dir",)),
     ],
 )
 def test_bad_configuration(tmp_path, text, fragments):
