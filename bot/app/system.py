@@ -306,6 +306,8 @@ class BotSystem:
             return {**self.snapshot().as_json(), "trouble": self.trouble(), "dead_letters": self._letters()}
         if command == "dead-letters":
             return self._on_dead_letters(str(request["action"]), request.get("number"))
+        if command not in ("kill", "release"):
+            raise ControlError(f"unknown command {command!r}; known are status, dead-letters, kill, release")
         name = str(request["name"])
         address = Address.parse(name)
         if command == "kill":
@@ -316,11 +318,9 @@ class BotSystem:
             except (KillRefused, NotRunning) as error:
                 raise ControlError(str(error)) from None
             return {"done": f"the next message of {name} will kill it"}
-        if command == "release":
-            if not self._system.release(address):
-                raise ControlError(f"{name} is not in quarantine; see: actors list")
-            return {"done": f"{name} is released"}
-        raise ValueError(f"unknown command {command!r}")
+        if not self._system.release(address):
+            raise ControlError(f"{name} is not in quarantine; see: actors list")
+        return {"done": f"{name} is released"}
 
     def _on_event(self, event: object) -> None:
         self._system.tell(addresses.MONITOR, event)

@@ -12,8 +12,6 @@ import pytest
 from bot.app import control
 from bot.app.control import ControlError, ControlServer, ask
 
-COMMANDS = ("echo", "refuse", "break", "unspeakable")
-
 
 def handler(request):
     match request["command"]:
@@ -38,7 +36,7 @@ def path(request, tmp_path):
 
 @pytest.fixture
 def server(path):
-    server = ControlServer(path, handler, COMMANDS)
+    server = ControlServer(path, handler)
     server.start()
     yield server
     server.close()
@@ -109,24 +107,6 @@ def test_a_request_without_an_end_is_cut_off(server, path):
     assert ask(path, {"command": "echo"}) == {"said": ""}
 
 
-@pytest.mark.parametrize("name", ["nothing", None, 5, ["echo"], {"a": 1}], ids=repr)
-def test_an_unknown_command_is_named(server, path, name):
-    with pytest.raises(ControlError, match=r"^unknown command .*; known are break, echo, refuse, unspeakable$"):
-        ask(path, {"command": name})
-
-
-def test_a_bot_knows_its_own_commands(path):
-    server = ControlServer(path, lambda request: {"said": request["command"]})
-    server.start()
-    try:
-        for name in ("status", "dead-letters", "kill", "release"):
-            assert ask(path, {"command": name}) == {"said": name}
-        with pytest.raises(ControlError, match="unknown command 'dance'"):
-            ask(path, {"command": "dance"})
-    finally:
-        server.close()
-
-
 def test_one_that_dribbles_is_cut_off_and_the_next_one_served(server, path):
     over = threading.Event()
 
@@ -165,17 +145,17 @@ def test_where_nobody_listens_that_is_said_in_one_line(tmp_path):
 
 
 def test_the_socket_of_a_killed_process_is_replaced(path):
-    first = ControlServer(path, handler, COMMANDS)
+    first = ControlServer(path, handler)
     first.start()
     first._socket.close()
-    second = ControlServer(path, lambda request: {"said": "second"}, COMMANDS)
+    second = ControlServer(path, lambda request: {"said": "second"})
     second.start()
     assert ask(path, {"command": "echo"}) == {"said": "second"}
     second.close()
 
 
 def test_a_server_that_was_closed_leaves_no_thread(path):
-    server = ControlServer(path, handler, COMMANDS)
+    server = ControlServer(path, handler)
     server.start()
     ask(path, {"command": "echo"})
     server.close()

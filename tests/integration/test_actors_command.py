@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from bot.app.control import ControlError, ask
 from tests.integration.processes import Program, command, told, wait_until
 
 
@@ -50,6 +51,8 @@ def test_a_kill_is_refused_in_one_line_where_it_makes_no_sense(bot, tmp_path):
     dropped = command("dead-letters", "drop", 7, "--data-dir", tmp_path / "data", cwd=tmp_path)
     assert (dropped.returncode, "7" in dropped.stderr) == (1, True)
     assert told("dead-letters", "list", "--data-dir", tmp_path / "data", cwd=tmp_path) == []
+    with pytest.raises(ControlError, match="unknown command 'dance'; known are status"):
+        ask(tmp_path / "data" / "control.sock", {"command": "dance"})
 
 
 def test_the_death_of_the_supervisor_ends_the_process_in_order(bot, tmp_path):
