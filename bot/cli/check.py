@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
-from bot.app.data_directory import DataDirectory
+from bot.app.data_directory import DataDirectory, DataDirectoryError
 from bot.app.system import reach
 from bot.app.trading import one_quote_asset, strategy_of
 from bot.cli.invocation import typed
@@ -28,14 +28,15 @@ def check(arguments: argparse.Namespace) -> int:
         nonlocal all_ok
         try:
             print(f"ok    {subject}: {question()}")
-        except (ConfigError, ExchangeError, OSError) as error:
+        except (ConfigError, DataDirectoryError, ExchangeError, OSError) as error:
             all_ok = False
             print(f"wrong {subject}: {' '.join(str(error).split())}")
 
     say("configuration", lambda: f"mode {settings.mode.value}, {', '.join(settings.symbols)}, {settings.interval}")
     say("strategy", lambda: type(strategy_of(settings)).__name__)
     say("data directory", lambda: _directory_line(DataDirectory(settings.directory)))
-    if (halted := DataDirectory(settings.directory).halted()) is not None:
+    halted = DataDirectory(settings.directory).halted() if settings.directory.is_dir() else None
+    if halted is not None:
         say("halt", lambda: _refuse_halted(halted, settings.directory))
     if settings.mode is Mode.DEMO:
         say("exchange", lambda: "embedded, simulated; keys are made by it and the money is paper")
@@ -54,21 +55,21 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def _directory_line(directory: DataDirectory) -> str:
-    pid, identity = directory.running_pid(), directory.identity()
-    if pid is not None:
-        return f"{directory.path} is in use by process {pid}"
+    path = directory.path
     # Where a first run would make it: the directory need not be there yet.
-    place = next(path for path in (directory.path, *directory.path.absolute().parents) if path.is_dir())
-    if not os.access(place, os.W_OK):
-        raise OSError(f"{place} cannot be written by this user; name another --data-dir")
+    place = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        what = "is no directory" if not place.is_dir() else "cannot be written by this user"
+        raise OSError(f"{path}: {place} {what}; name another --data-dir")
     free = DataDirectory(place).free_bytes() // 1_000_000
     if free < MIN_FREE_MB:
-        raise OSError(
-            f"{directory.path}: only {free} MB free, so no entries would be made; free at least {MIN_FREE_MB} MB"
-        )
+        raise OSError(f"{path}: only {free} MB free, so no entries would be made; free at least {MIN_FREE_MB} MB")
+    pid, identity = directory.running_pid(), directory.identity()
+    if pid is not None:
+        return f"{path} is in use by process {pid}, {free} MB free"
     if identity is None:
-        return f"{directory.path} holds no book yet, {free} MB free"
-    return f"{directory.path} holds a {identity.mode} book of {identity.bot_id}, {free} MB free"
+        return f"{path} holds no book yet, {free} MB free"
+    return f"{path} holds a {identity.mode} book of {identity.bot_id}, {free} MB free"
 
 
 def _refuse_halted(reason: str, path: Path) -> str:

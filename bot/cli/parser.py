@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 USAGE = 2
 """Bad usage, configuration or input file."""
@@ -18,6 +21,10 @@ FAILED = 1
 
 
 class _Parser(argparse.ArgumentParser):
+    def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
+        """Print the help; argparse's own would not say that nobody could take it."""
+        print(self.format_help(), end="", file=file)
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line, without the usage text that argparse would put before it."""
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)

@@ -516,6 +516,26 @@ def test_the_smallest_step_is_that_of_all_files_of_the_symbol(tmp_path: Path) ->
     assert (series.interval, len(series.rows)) == ("1m", 4)
 
 
+def test_the_name_that_would_tell_the_interval_keeps_the_ending(tmp_path: Path) -> None:
+    text = csv_of([a_row()])
+    for ending, data in (
+        (".csv", text.encode()),
+        (".csv.gz", gzip.compress(text.encode())),
+        (".zip", zipped(a_csv=text)),
+    ):
+        path = tmp_path / f"ETHUSDT{ending}"
+        path.write_bytes(data)
+        assert refusal(path).endswith(f"or name the file ETHUSDT-1m-DATES{ending}")
+
+
+@pytest.mark.parametrize("column", ["open", "close", "volume"])
+def test_what_is_below_zero_is_called_so(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "BTCUSDT-1m-x.csv"
+    path.write_text(csv_of([a_row(**{column: "-5"})], header=False))
+    bound = "is below 0; it must be 0 or more" if column == "volume" else "is no price; it must be above 0"
+    assert f":1: {column} '-5' {bound}" in refusal(path)
+
+
 def test_two_intervals_of_a_symbol_are_refused_naming_both_files(tmp_path: Path) -> None:
     one = write(tmp_path / "BTCUSDT-1m-a.csv", PLAIN)
     five = write(tmp_path / "BTCUSDT-5m-b.csv", csv_of([a_row(0), a_row(5)]))
