@@ -176,9 +176,9 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
     facts += [f"cash {money(Decimal(status['cash']))}"] if "cash" in status else []
     facts += [f"trades {status['trades']:,}"] if "trades" in status else []
     facts += [f"dead letters {len(status['dead_letters']):,}"] if status.get("dead_letters") else []
-    facts += [f"UNWELL: {one_line(status['trouble'])}"] if status.get("trouble") else []
     refused = ", ".join(f"{name} {count:,}" for name, count in dict(status.get("skipped", {})).items())
-    parts = [Text(title, "bold"), Text(", ".join(facts)), *([Text(f"refused {refused}")] if refused else [])]
+    trouble = [Text(f"UNWELL: {one_line(status['trouble'])}", "bold")] if status.get("trouble") else []
+    parts = [Text(title, "bold"), *trouble, Text(", ".join(facts)), *([Text(f"refused {refused}")] if refused else [])]
     if status["symbols"]:
         parts += [Text(), _status_symbols(status["symbols"])]
     if status["actors"]:
