@@ -49,6 +49,7 @@ class SymbolView(msgspec.Struct, frozen=True):
 class Snapshot(msgspec.Struct, frozen=True):
     """Everything a person or a program may want to see of a bot; amounts in the quote asset.
 
+    `halted` is why no order may leave, None if orders may.
     `exchange` is what the account was last known to hold, as (asset, free, locked); None where there is no account.
     """
 
@@ -64,6 +65,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     skipped: tuple[tuple[str, int], ...] = ()
     notices: tuple[Notice, ...] = ()
     log_depth: int = 0
+    halted: str | None = None
     exchange: tuple[tuple[str, str, str], ...] | None = None
 
     @property
@@ -100,6 +102,7 @@ class Snapshot(msgspec.Struct, frozen=True):
             "trades": self.trade_count,
             "skipped": dict(self.skipped),
             "log_depth": self.log_depth,
+            "halted": self.halted,
         }
 
     def wallet_json(self) -> dict[str, Any]:
@@ -139,6 +142,7 @@ def take_snapshot(
     tree: tuple[ActorStatus, ...],
     log_depth: int,
     idle: tuple[SymbolView, ...] = (),
+    halted: str | None = None,
 ) -> Snapshot:
     """Read the cells of a running bot; no actor is asked, so it works while all of them hang.
 
@@ -172,6 +176,7 @@ def take_snapshot(
         skipped=monitor.skipped,
         notices=monitor.notices,
         log_depth=log_depth,
+        halted=halted,
     )
 
 
@@ -198,6 +203,7 @@ def stored_snapshot(directory: DataDirectory) -> Snapshot:
             cash=cash,
             start_cash=start_cash,
             trade_count=store.trade_count(),
+            halted=directory.halted(),
             exchange=balances if has_account else None,
         )
 

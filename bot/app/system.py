@@ -205,6 +205,7 @@ class BotSystem:
             self._system.tree(),
             self._log.depth,
             self._idle,
+            self.directory.halted(),
         )
 
     def trouble(self) -> str | None:

@@ -178,7 +178,14 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
     facts += [f"dead letters {len(status['dead_letters']):,}"] if status.get("dead_letters") else []
     refused = ", ".join(f"{name} {count:,}" for name, count in dict(status.get("skipped", {})).items())
     trouble = [Text(f"UNWELL: {one_line(status['trouble'])}", "bold")] if status.get("trouble") else []
-    parts = [Text(title, "bold"), *trouble, Text(", ".join(facts)), *([Text(f"refused {refused}")] if refused else [])]
+    halted = [Text(f"HALTED, no order leaves: {one_line(status['halted'])}", "bold")] if status.get("halted") else []
+    parts = [
+        Text(title, "bold"),
+        *trouble,
+        *halted,
+        Text(", ".join(facts)),
+        *([Text(f"refused {refused}")] if refused else []),
+    ]
     if status["symbols"]:
         parts += [Text(), _status_symbols(status["symbols"])]
     if status["actors"]:

@@ -207,9 +207,11 @@ def test_status_shows_symbols_actors_and_their_errors_literally():
 
 def test_status_tells_of_dead_letters_and_of_trouble():
     status = {**a_snapshot().as_json(), "dead_letters": [{"number": 1}], "trouble": "bridge is down: boom"}
+    status["halted"] = "by hand"
     lines = printed(status_table(status))
     assert lines[1] == "UNWELL: bridge is down: boom"
-    assert lines[2].endswith("dead letters 1")
+    assert lines[2] == "HALTED, no order leaves: by hand"
+    assert lines[3].endswith("dead letters 1")
 
 
 def test_status_needs_only_the_contracts_keys():

@@ -119,6 +119,11 @@ def test_a_frame_fits_the_terminal(width, height, count):
     assert "Ctrl-C" in lines[-1]
 
 
+def test_a_halt_stands_in_the_title():
+    assert "HALTED" in lines_of(a_snapshot(halted="by hand"))[0]
+    assert "HALTED" not in lines_of(a_snapshot())[0]
+
+
 def test_a_loss_and_a_gain_have_their_sign_in_the_text():
     losing = a_snapshot(symbols=("BTCUSDT",))
     winning = msgspec.structs.replace(losing, cash=Decimal("10000"))
