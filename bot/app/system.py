@@ -73,7 +73,7 @@ class StartCancelled(Exception):
 
 
 class BotSystem:
-    """One bot: its data directory, its exchange, its actors. Made by `build`, used once."""
+    """One bot: its data directory, its exchange, its actors. Started once, stopped once."""
 
     def __init__(self, settings: Settings, allow_chaos: bool = False) -> None:
         self.settings = settings
