@@ -36,6 +36,7 @@ __all__ = [
     "Stored",
     "StreamDown",
     "StreamUp",
+    "Taken",
     "Trade",
     "Watch",
 ]
@@ -91,6 +92,15 @@ class Mark(msgspec.Struct, frozen=True):
     symbol: str
     close: Decimal
     event_time: int
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A trader is done with a kline, its order included: it may be stored. Trader to bridge.
+
+    What is stored counts as taken after a restart of the process, so nothing is stored before.
+    """
+
+    kline: Kline
 
 
 class OrderProposal(msgspec.Struct, frozen=True):

@@ -50,10 +50,10 @@ class _Line:
 
 class FeedActor(Actor):
     """Takes Kline (from its reader thread, or injected), StreamUp, StreamDown, Backfilled; passes klines to the trader
-    of its symbol and to the bridge.
+    of its symbol.
 
-    While a gap is being filled live klines are held back, so that what went missing comes first. Where the trader or
-    the bridge has no room, the stream is closed: what is not read is fetched when there is room again.
+    While a gap is being filled live klines are held back, so that what went missing comes first. Where the trader has
+    no room, the stream is closed: what is not read is fetched when there is room again.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class FeedActor(Actor):
             self._backoff_ms = self._settings.min_backoff_ms
 
     def _pass_on(self, kline: Kline) -> bool:
-        """Give a kline to trader and bridge; False where one of them has no room and the stream had to close."""
+        """Give a kline to the trader; False where it has no room and the stream had to close."""
         memory = self._cell.value
         mine = kline.symbol == self._settings.symbol and kline.interval == self._settings.interval
         if not mine or not is_newer(kline, memory.last):
@@ -214,9 +214,8 @@ class FeedActor(Actor):
             self._remember(dropped=memory.dropped + 1)
             self._notice("warning", f"a kline of {kline.symbol} is not believed: {wrong}")
             return True
-        to_trader = self.context.tell(addresses.trader(kline.symbol), kline)
-        if not (to_trader and self.context.tell(addresses.BRIDGE, kline)):
-            self._give_way(f"{'bridge' if to_trader else 'trader'} has no room")
+        if not self.context.tell(addresses.trader(kline.symbol), kline):
+            self._give_way("trader has no room")
             return False
         self._remember(last=kline, passed=memory.passed + 1)
         return True

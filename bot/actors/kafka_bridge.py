@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from bot.actors import addresses
-from bot.messages import TOPICS, LogEntries, LogEntry, Notice, ReplayLog, Stored
+from bot.messages import TOPICS, LogEntries, LogEntry, Notice, ReplayLog, Stored, Taken
 from bot.ports import EventLog
 from bot.supervision import Actor, Context
 
@@ -11,7 +11,7 @@ BATCH = 2_000
 
 
 class KafkaBridgeActor(Actor):
-    """Takes every type of log entry, Stored, ReplayLog; gives LogEntries, and a Notice when the log goes to disk.
+    """Takes Taken, log entries of all types, Stored, ReplayLog; gives LogEntries, and a Notice when it spills to disk.
 
     One batch of at most BATCH entries is with persistence at a time; what comes meanwhile waits in the log, which
     outlives both actors, and makes the next batch: the more there is to store, the fewer messages it takes.
@@ -28,6 +28,7 @@ class KafkaBridgeActor(Actor):
         self._spilling = log.spilled_bytes > 0
         self._handlers: dict[type, Callable[..., None]] = {
             **dict.fromkeys(TOPICS, self._on_entry),
+            Taken: self._on_taken,
             Stored: self._on_stored,
             ReplayLog: self._on_replay,
         }
@@ -49,6 +50,9 @@ class KafkaBridgeActor(Actor):
                 f"{left} entries of the log are not stored at the stop, the store is too far behind: "
                 "the next start fetches closed klines again, and trades are in the journal",
             )
+
+    def _on_taken(self, taken: Taken) -> None:
+        self._on_entry(taken.kline)
 
     def _on_entry(self, entry: LogEntry) -> None:
         self._log.append(entry)

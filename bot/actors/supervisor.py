@@ -38,6 +38,7 @@ from bot.messages import (
     Stored,
     StreamDown,
     StreamUp,
+    Taken,
 )
 from bot.ports import EventLog, MarketHistory, MarketStream, OrderJournal, Store
 from bot.supervision import Actor, Address, ChildSpec, Context, Exceeded, Lane
@@ -48,6 +49,7 @@ LANES: dict[type, Lane] = {
     OrderEnded: Lane.MUST,
     Trade: Lane.MUST,
     Mark: Lane.MUST,
+    Taken: Lane.MUST,
     Backfilled: Lane.MUST,
     LogEntries: Lane.MUST,
     Reserved: Lane.CONTROL,

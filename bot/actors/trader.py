@@ -24,6 +24,7 @@ from bot.messages import (
     Reserved,
     ResolveOrders,
     Skipped,
+    Taken,
 )
 from bot.ports import OrderJournal, Store
 from bot.supervision import Actor, Context
@@ -50,9 +51,10 @@ class TraderSettings(msgspec.Struct, frozen=True):
 
 
 class TraderActor(Actor):
-    """Takes Kline, Reserved, Skipped; gives Mark, OrderProposal, OrderEnded, Trade.
+    """Takes Kline, Reserved, Skipped; gives Mark, OrderProposal, OrderEnded, Trade, Taken.
 
-    A message is finished, its order included, before the next is begun; what comes meanwhile waits in order. Start,
+    A message is finished, its order included, before the next is begun; what comes meanwhile waits in order. Only then
+    is it told to the bridge, to be stored: a process that dies before has not taken it, the next one does. Start,
     restart and takeover are one path: position and orders from the journal, the last close from memory or the store,
     orders of unknown fate asked of the exchange before the first kline.
     """
@@ -108,7 +110,7 @@ class TraderActor(Actor):
         self._change(position=position)
         self._doubts = {intent.client_order_id: intent for intent in (*self._memory.doubts, *unresolved)}
         if not self._memory.is_warm:
-            # Only once: what waits for a restarted trader may be stored already, and has not been taken yet.
+            # Only once: afterwards the memory knows more than the store, which has what was taken a moment later.
             self._warm_up(max(intents, key=lambda intent: intent.event_time, default=None))
         elif self._memory.in_care and not self._settings.in_care:
             self._rebuild_state()
@@ -125,11 +127,18 @@ class TraderActor(Actor):
 
     def _finish(self) -> None:
         """Take what waited while an order was under way, then leave all that is known to the next incarnation."""
+        self._tell_taken()
         while self._memory.pending is None and self._memory.waiting:
             kline, *rest = self._memory.waiting
             self._change(waiting=tuple(rest))
             self._take(kline)
+            self._tell_taken()
         self._save()
+
+    def _tell_taken(self) -> None:
+        if self._memory.untold is not None and self._memory.pending is None:
+            self.context.tell(addresses.BRIDGE, Taken(self._memory.untold))
+            self._change(untold=None)
 
     def _save(self) -> None:
         self._change(doubts=tuple(self._doubts.values()), in_care=self._settings.in_care)
@@ -148,14 +157,15 @@ class TraderActor(Actor):
         newest = self._store.last_klines(symbol, 1)
         last = newest[0] if newest else None
         close = klines[-1].close if klines else None
+        is_recalled = False
         if last_intent is not None and (last is None or last.event_time < last_intent.event_time):
             # The store had not yet got the message that decided the last order: it was taken all the same.
-            last = _kline_of(last_intent, last)
+            last, is_recalled = _kline_of(last_intent, last), True
             state = strategy.observe(state, last)
             close = last.close
             # Nor has the portfolio, which values positions by what is stored, and no one else tells it of this message.
             self.context.tell(addresses.PORTFOLIO, Mark(symbol, close, last.event_time))
-        self._change(last=last, state=state, close=close, is_warm=True)
+        self._change(last=last, is_recalled=is_recalled, state=state, close=close, is_warm=True)
 
     def _rebuild_state(self) -> None:
         """Have the strategy see again what it missed while a stand-in took the messages."""
@@ -177,11 +187,14 @@ class TraderActor(Actor):
     def _take(self, kline: Kline) -> None:
         memory, settings = self._memory, self._settings
         last = memory.last
+        if memory.is_recalled and last is not None and _is_same(kline, last):
+            self._change(last=kline, untold=kline, is_recalled=False, taken=memory.taken + 1)
+            return
         if not is_newer(kline, last):
             self._change(dropped=memory.dropped + 1)
             return
         if settings.only_closed and not kline.is_closed:
-            self._change(last=kline, taken=memory.taken + 1)
+            self._change(last=kline, is_recalled=False, untold=kline, taken=memory.taken + 1)
             return
         gap = (
             settings.max_gap_ms is not None
@@ -199,6 +212,8 @@ class TraderActor(Actor):
         self._memory = msgspec.structs.replace(
             memory,
             last=kline,
+            is_recalled=False,
+            untold=kline,
             state=state,
             close=kline.close,
             previous_close=memory.close,
@@ -366,6 +381,10 @@ class TraderActor(Actor):
             addresses.MONITOR,
             Skipped(pending.client_order_id, kline.symbol, side, "IN_DOUBT", detail, kline.event_time),
         )
+
+
+def _is_same(one: Kline, other: Kline) -> bool:
+    return (one.open_time, one.event_time) == (other.open_time, other.event_time)
 
 
 def _kline_of(intent: OrderIntent, last: Kline | None) -> Kline:

@@ -171,12 +171,11 @@ def opened(minute, second, close="100"):
 # One connection
 
 
-def test_klines_go_to_the_trader_and_the_bridge_in_order():
+def test_klines_go_to_the_trader_in_order():
     bench = Bench()
     klines = klines_of("1", "2", "3")
     bench.up(*klines)
     assert bench.passed() == klines
-    assert bench.passed(addresses.BRIDGE) == klines
     assert (bench.cell.value.last, bench.cell.value.passed, bench.cell.value.connected) == (klines[-1], 3, True)
 
 
@@ -307,26 +306,23 @@ def test_holding_has_a_bound():
 # No room
 
 
-@pytest.mark.parametrize("full", [TRADER, addresses.BRIDGE], ids=str)
-def test_where_there_is_no_room_the_feed_gives_way_and_fetches_it_later(full):
+def test_where_there_is_no_room_the_feed_gives_way_and_fetches_it_later():
     a, b, c, d, e = klines_of("1", "2", "3", "4", "5")
     bench = Bench()
     connection = bench.up(a)
-    bench.context.refusing.add(full)
+    bench.context.refusing.add(TRADER)
     bench.inbox = [b, c]
     bench.deliver()
     bench.context.refusing.clear()
     bench.inbox = [d]
     bench.deliver()
     assert connection.closings > 0
-    assert bench.passed(addresses.BRIDGE) == [a], "b is missing: nothing behind it may pass before it"
+    assert bench.passed() == [a], "b is missing: nothing behind it may pass before it"
     assert not bench.cell.value.connected
-    bench.passed()
     bench.market.history = [a, b, c, d]
     bench.ring(250)
     bench.up(e)
     assert bench.passed() == [b, c, d, e]
-    assert bench.passed(addresses.BRIDGE) == [b, c, d, e]
 
 
 def test_giving_way_twice_opens_one_connection():

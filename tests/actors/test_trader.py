@@ -23,6 +23,7 @@ from bot.messages import (
     Reserved,
     ResolveOrders,
     Skipped,
+    Taken,
     Trade,
 )
 from bot.ports import OrderInDoubt
@@ -78,6 +79,12 @@ class Bench:
         sent = self.context.sent_to(to)
         self.context.sent = [(a, m) for a, m in self.context.sent if a != to]
         return sent
+
+    def trades(self):
+        return [message for message in self.told(addresses.BRIDGE) if isinstance(message, Trade)]
+
+    def done_with(self):
+        return [message.kline for message in self.told(addresses.BRIDGE) if isinstance(message, Taken)]
 
     def ends(self):
         return [message for message in self.told() if isinstance(message, OrderEnded)]
@@ -219,7 +226,7 @@ def test_an_order_is_journaled_before_it_is_sent_and_its_end_is_told_to_all(benc
     assert bench.told() == [
         OrderEnded(proposal.client_order_id, "BTCUSDT", "FILLED", report.fills, proposal.event_time)
     ]
-    (trade,) = bench.told(addresses.BRIDGE)
+    (trade,) = bench.trades()
     assert (trade.client_order_id, trade.side, trade.quantity) == (proposal.client_order_id, Side.BUY, Decimal(1))
     assert bench.told(addresses.MONITOR) == [trade]
     assert bench.memory.position.quantity == Decimal("0.999"), "commission is of the base asset"
@@ -298,7 +305,7 @@ def test_an_order_that_is_refused_ends_without_a_trade(bench, step, status):
     (ended,) = bench.told()
     assert (ended.status, ended.fills) == (status, ())
     assert bench.told(addresses.MONITOR) == [ended]
-    assert bench.told(addresses.BRIDGE) == []
+    assert bench.trades() == []
     assert bench.memory.position.quantity == 0
 
 
@@ -307,7 +314,7 @@ def test_a_partial_fill_is_what_the_exchange_says(bench):
     bench.buy()
     assert bench.told()[0].status == "EXPIRED"
     assert bench.memory.position.quantity == Decimal("0.4995")
-    assert bench.told(addresses.BRIDGE)[0].quantity == Decimal("0.5")
+    assert bench.trades()[0].quantity == Decimal("0.5")
 
 
 # Doubt
@@ -403,7 +410,7 @@ def test_an_order_settled_but_not_told_is_told_by_the_next_incarnation(bench):
     bench.restart()
     bench.take(reserved(proposal))
     assert {m.client_order_id for m in bench.ends()} == {proposal.client_order_id}
-    assert bench.told(addresses.BRIDGE)
+    assert bench.trades()
     assert (bench.memory.position.quantity, len(bench.exchange.placed)) == (Decimal("0.999"), 1)
 
 
@@ -460,17 +467,37 @@ def test_a_fenced_incarnation_sends_nothing_and_leaves_no_trace(bench):
     assert bench.memory is before
 
 
-def test_a_first_kline_that_killed_the_trader_is_taken_though_it_is_stored_already(bench):
-    """The bridge had it stored meanwhile: that is no reason to think that it was taken."""
+def test_a_kline_is_told_to_the_bridge_once_its_order_is_done(bench):
+    first, drop, after = klines_of("100", "98", "98")
+    bench.take(first, drop, after)
+    assert bench.done_with() == [first], "what is stored counts as taken: not before it is"
+    bench.take(reserved(bench.told()[-1]))
+    assert bench.done_with() == [drop, after]
+
+
+def test_a_kline_whose_decision_was_refused_is_told_to_the_bridge(bench):
     first, drop = klines_of("100", "98")
-    bench.context.full.add(addresses.PORTFOLIO)
-    with pytest.raises(Exception, match="portfolio"):
-        bench.take(first)
-    bench.store.write([first, drop], [])
-    bench.restart()
     bench.take(first, drop)
-    assert [type(m) for m in bench.told()] == [Mark, OrderProposal]
-    assert (bench.memory.taken, bench.memory.dropped) == (2, 0)
+    proposal = bench.told()[-1]
+    bench.take(Skipped(proposal.client_order_id, "BTCUSDT", Side.BUY, "CASH", "none left", drop.event_time))
+    assert bench.done_with() == [first, drop]
+
+
+def test_every_kline_that_counts_or_not_is_stored_but_none_that_is_dropped(journal):
+    bench = Bench(journal, only_closed=True, max_gap_ms=MINUTE_MS)
+    opened = a_kline("99", open_time=NOON, is_closed=False, event_time=NOON + 5)
+    closed, late = a_kline("98"), a_kline("97", open_time=NOON + 5 * MINUTE_MS)
+    bench.take(opened, closed, opened, late)
+    assert bench.done_with() == [opened, closed, late]
+
+
+def test_an_incarnation_that_died_before_it_told_the_bridge_leaves_that_to_the_next(bench):
+    first, drop = klines_of("100", "98")
+    bench.take(first, drop)
+    bench.restart()
+    assert bench.done_with() == []
+    bench.take(reserved(bench.told()[-1]))
+    assert bench.done_with() == [drop]
 
 
 # Restart of the process
@@ -506,21 +533,51 @@ def test_a_decision_that_the_store_does_not_have_yet_is_remembered_from_the_jour
     assert bench.memory.close == Decimal(98)
     bench.told()
     bench.take(drop)
-    assert (bench.told(), bench.memory.dropped) == ([], 1), "the message was taken before"
+    assert (bench.told(), bench.done_with()) == ([], [drop]), "decided before, not stored yet"
+    bench.take(drop)
+    assert (bench.done_with(), bench.memory.dropped) == ([], 1)
     bench.take(a_kline("99", open_time=NOON + MINUTE_MS, is_closed=True))
     assert (bench.memory.dropped == 2) is is_closed
     assert len(bench.exchange.placed) == 1
 
 
+def test_a_process_that_died_between_a_kline_and_its_intent_has_not_taken_it(bench):
+    first, drop = klines_of("100", "98")
+    bench.take(first, drop)
+    bench.store.write(bench.done_with(), [])
+    bench.new_process()
+    assert bench.memory.last == first
+    bench.told()
+    bench.take(drop)
+    assert isinstance(bench.told()[-1], OrderProposal)
+
+
+def test_what_an_exit_sold_is_not_decided_again_by_the_next_process(journal):
+    """Without the position the same message would be a drop to buy."""
+    bench = Bench(journal, limits=RiskLimits(stop_loss=Decimal("0.01")))
+    bench.buy()
+    bench.store.write(bench.done_with(), [])
+    crash = a_kline("90", open_time=NOON + 2 * MINUTE_MS)
+    bench.take(crash)
+    sale = bench.told()[-1]
+    assert sale.signal.side is Side.SELL
+    bench.take(reserved(sale, "0.999", "0"))
+    bench.new_process()
+    bench.told()
+    bench.take(crash)
+    assert (bench.told(), bench.done_with()) == ([], [crash])
+    assert len(bench.exchange.placed) == 2
+
+
 def test_position_and_trades_that_the_store_lacks_come_from_the_journal(bench):
     proposal = bench.buy()
-    (trade,) = bench.told(addresses.BRIDGE)
+    (trade,) = bench.trades()
     bench.new_process()
     assert bench.memory.position.quantity == Decimal("0.999")
-    assert bench.told(addresses.BRIDGE) == [trade]
+    assert bench.trades() == [trade]
     bench.store.write([], [trade])
     bench.new_process()
-    assert bench.told(addresses.BRIDGE) == []
+    assert bench.trades() == []
     assert trade.client_order_id == proposal.client_order_id
 
 
@@ -602,7 +659,7 @@ def test_paper_money_is_found_again_by_the_next_incarnation(journal):
     bench.buy()
     bench.take(ResolveOrders())
     assert [m.status for m in bench.told()] == ["FILLED"]
-    assert isinstance(bench.told(addresses.BRIDGE)[0], Trade)
+    assert isinstance(bench.trades()[0], Trade)
 
 
 def test_the_halt_file_refuses_and_says_why(bench):

@@ -6,10 +6,6 @@ same data directory and has to finish the kline on which it died. The long form,
 
     BULKHEAD_STORM_ROUNDS=20 pytest tests/chaos/test_process_storm.py -s
 
-It runs by that command only (one round takes a minute): now and then its last comparison finds other trades than the
-backtest's, though bot and exchange agree. A kline that is stored before its intent, in a process that dies in between,
-is taken for taken and its decision lost; whether that is all of it is not known yet.
-
 `BULKHEAD_SEED=N` repeats the minutes, the order of the points and the random instants of an earlier run.
 
 What has to be equal: the bot's books and the exchange's (to the last decimal, no order twice), every kline stored once,
@@ -38,7 +34,7 @@ from tests.chaos.stepping import SteppedExchange
 from tests.chaos.tapes import make_tape
 from tests.integration.processes import SYMBOLS, pause
 
-ROUNDS = int(os.environ.get("BULKHEAD_STORM_ROUNDS", "0"))
+ROUNDS = int(os.environ.get("BULKHEAD_STORM_ROUNDS", "1"))
 SEED = int(os.environ.get("BULKHEAD_SEED") or secrets.randbelow(1_000_000))
 MINUTES = 70
 RANDOM_KILLS = 2
@@ -99,9 +95,6 @@ class Storm(StepStorm):
 
 
 @pytest.mark.chaos
-@pytest.mark.skipif(
-    not ROUNDS, reason="by command only (BULKHEAD_STORM_ROUNDS): rarely, its trades differ from a backtest's"
-)
 @pytest.mark.timeout(60 + 240 * ROUNDS)
 def test_killed_anywhere_it_goes_on(tmp_path, record_property):
     kills: Counter[str] = Counter()

@@ -17,6 +17,7 @@ from bot.domain.risk import RiskLimits
 from bot.domain.scalping import Scalping
 from bot.domain.sizing import SizingParameters
 from bot.gateway import OrderGateway
+from bot.messages import Taken
 from bot.supervision import Lane
 from bot.supervision.testing import ManualClock, RecordingContext
 from tests.support.builders import NOON, rules_of
@@ -129,6 +130,8 @@ class Pump:
     def route(self, to, message):
         if to == addresses.BRIDGE:
             self.to_bridge.append(message)
+            if isinstance(message, Taken):
+                self.store.write([message.kline], [])
             if self.stores_trades and isinstance(message, Trade):
                 self.store.write([], [message])
         elif to == addresses.MONITOR:
@@ -138,8 +141,7 @@ class Pump:
             (node.control if LANES[type(message)] is Lane.CONTROL else node.others).append(message)
 
     def kline(self, kline):
-        """A feed passes a kline on: to the trader, and by the bridge to the store."""
-        self.store.write([kline], [])
+        """A feed passes a kline on."""
         self.route(addresses.trader(kline.symbol), kline)
 
     def step(self, address):
