@@ -18,6 +18,7 @@ from bot.supervision import Actor, Context
 
 START_CASH_NOTE = "start_cash"
 DAY_NOTE = "trading_day"
+_days = msgspec.json.Decoder(TradingDay)
 
 
 class PortfolioActor(Actor):
@@ -84,7 +85,7 @@ class PortfolioActor(Actor):
                 ledger.marks[symbol] = close
         noted_day = self._journal.get_note(DAY_NOTE)
         if noted_day is not None:
-            ledger.day = msgspec.json.decode(noted_day, type=TradingDay)
+            ledger.day = _days.decode(noted_day)
         self._ledger = ledger
         self._keep()
 

@@ -24,6 +24,9 @@ class Identity(msgspec.Struct, frozen=True):
     bot_id: str
 
 
+_identities = msgspec.json.Decoder(Identity)
+
+
 class DataDirectory:
     """Paths of one data directory; reading needs nothing more, running needs `claim`."""
 
@@ -91,7 +94,7 @@ class DataDirectory:
     def identity(self) -> Identity | None:
         """Return whose book this is, None for a directory that holds none. Raises DataDirectoryError if unreadable."""
         try:
-            return msgspec.json.decode(self._identity_path.read_bytes(), type=Identity)
+            return _identities.decode(self._identity_path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:

@@ -23,6 +23,8 @@ from bot.supervision import ActorStatus
 BALANCES_NOTE = "balances"
 """Under which the journal keeps what the account at the exchange was last known to hold."""
 
+_balances = msgspec.json.Decoder(tuple[tuple[str, str, str], ...])
+
 
 class SymbolView(msgspec.Struct, frozen=True):
     """One symbol: prices and profit in the quote asset, position in the base asset; None before the first message."""
@@ -195,7 +197,7 @@ def stored_snapshot(directory: DataDirectory) -> Snapshot:
         for view in views:
             cash = add(cash, view.position.net_quote)
         has_account = identity.mode in ("testnet", "live")
-        balances = msgspec.json.decode(journal.get_note(BALANCES_NOTE) or "[]", type=tuple[tuple[str, str, str], ...])
+        balances = _balances.decode(journal.get_note(BALANCES_NOTE) or "[]")
         return Snapshot(
             mode=identity.mode,
             pid=directory.running_pid(),

@@ -17,6 +17,8 @@ from bot.domain.strategy import Strategy, StrategyError, load_strategy
 RULES_NOTE = "rules"
 """Under which the journal keeps the rules of the run's symbols, for those who read the book without an exchange."""
 
+_rules = msgspec.json.Decoder(list[SymbolRules])
+
 SCALPING_PATH = f"{Scalping.__module__}:{Scalping.__name__}"
 
 
@@ -97,4 +99,4 @@ def encode_rules(rules: Mapping[str, SymbolRules]) -> str:
 
 def decode_rules(note: str | None) -> dict[str, SymbolRules]:
     """Return the rules by symbol from a journal note, none without one."""
-    return {r.symbol: r for r in msgspec.json.decode(note or "[]", type=list[SymbolRules])}
+    return {r.symbol: r for r in _rules.decode(note or "[]")}

@@ -111,6 +111,11 @@ def new_client_order_id() -> str:
     return "".join(random.choices(_ALPHANUMERIC, k=22))
 
 
+_orders = msgspec.json.Decoder(Order)
+_fills = msgspec.json.Decoder(Fill)
+_balances = msgspec.json.Decoder(dict[str, Balance])
+
+
 class Books:
     """One account: balances, orders and fills. Every change is in the journal before the call returns."""
 
@@ -137,13 +142,13 @@ class Books:
             self.balances[cash_asset] = Balance(START_CASH)
             self._journal.set_fact("balances", msgspec.json.encode(self.balances).decode())
         else:
-            self.balances = msgspec.json.decode(stored, type=dict[str, Balance])
+            self.balances = _balances.decode(stored)
         for body in self._journal.bodies("placements"):
-            order = msgspec.json.decode(body, type=Order)
+            order = _orders.decode(body)
             self.placements.append(order)
             if order.reject is None:
                 self._index(order)
-        self.fills = [msgspec.json.decode(body, type=Fill) for body in self._journal.bodies("fills")]
+        self.fills = [_fills.decode(body) for body in self._journal.bodies("fills")]
         for fill in self.fills:
             self._trade_ids[fill.symbol] = max(fill.trade_id, self._trade_ids.get(fill.symbol, 0))
         self.reused_ids = int(self._journal.fact("reused_client_order_ids") or 0)

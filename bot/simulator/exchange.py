@@ -34,6 +34,10 @@ CASH_ASSET = "USDT"  # or the first symbol's quote asset, where no symbol has th
 Closed = list[tuple[str, Candle]]
 
 
+_counts = msgspec.json.Decoder(dict[str, int])
+_texts = msgspec.json.Decoder(dict[str, str])
+
+
 class Exchange:
     """The whole exchange as one object for one thread. Raises SimulatorError if it cannot be set up."""
 
@@ -71,9 +75,7 @@ class Exchange:
         self.push_ms = config.interval_ms or PUSH_MS
         has_seconds = "1s" in self.profile.intervals and not tapes
         self.step_ms = config.interval_ms or (SECOND_PUSH_MS if has_seconds else PUSH_MS)
-        self.requests: Counter[str] = Counter(
-            msgspec.json.decode(journal.fact("requests") or "{}", type=dict[str, int])
-        )
+        self.requests: Counter[str] = Counter(_counts.decode(journal.fact("requests") or "{}"))
         self.faults = Faults()
         self.request_limits = RequestLimits(self.profile)
         self.order_limits = OrderLimits(self.profile)
@@ -81,8 +83,8 @@ class Exchange:
         if not tapes or config.symbols != DEFAULT_SYMBOLS:
             symbols += [symbol for symbol in config.symbols if symbol not in tapes]
         self.markets: dict[str, Market] = {}
-        self._anchors: dict[str, str] = msgspec.json.decode(journal.fact("anchors") or "{}", type=dict[str, str])
-        self._positions: dict[str, int] = msgspec.json.decode(journal.fact("positions") or "{}", type=dict[str, int])
+        self._anchors: dict[str, str] = _texts.decode(journal.fact("anchors") or "{}")
+        self._positions: dict[str, int] = _counts.decode(journal.fact("positions") or "{}")
         self._wall_begin = self.clock.now_ms()
         self._market_begin = self._wall_begin
         self._prune_at = self._wall_begin

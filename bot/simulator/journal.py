@@ -23,6 +23,9 @@ CREATE TABLE IF NOT EXISTS klines (
 """
 
 
+_candles = msgspec.json.Decoder(StoredCandle)
+
+
 class Journal:
     """The books on disk; without a directory it keeps nothing and every call is harmless.
 
@@ -84,7 +87,7 @@ class Journal:
             "SELECT body FROM klines WHERE symbol = ? AND interval = ? ORDER BY open_time DESC LIMIT ?",
             (symbol, interval, newest),
         ).fetchall()
-        return [msgspec.json.decode(row[0], type=StoredCandle) for row in reversed(rows)]
+        return [_candles.decode(row[0]) for row in reversed(rows)]
 
     def set_fact(self, name: str, value: str) -> None:
         if self._connection is not None:

@@ -58,7 +58,7 @@ class StepStorm:
         deadline = self.bot.began + 30
         running_at = None
         while True:
-            assert self.bot.is_running, f"the bot ended by itself:\n{self.bot.said}"
+            assert self.bot.is_running, f"the bot ended by itself with {self.bot.ends()}:\n{self.bot.said}"
             status, now = self.ask(command="status"), time.monotonic()
             if status is not None and status["pid"] == self.bot.pid:
                 states = {actor["name"]: actor["state"] for actor in status["actors"]}

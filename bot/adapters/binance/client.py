@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,12 +28,29 @@ SYNC_EVERY_MS = 300_000  # a machine's own drift is some 15 ms in that time
 SYNC_AGAIN_MS = 10_000  # after a failed attempt, while the old measurement still serves
 
 
+_errors = msgspec.json.Decoder(ErrorReply)
+_decoders: dict[object, msgspec.json.Decoder[Any]] = {}
+_building = threading.Lock()
+
+
+def _decoder(shape: type[T]) -> msgspec.json.Decoder[T]:
+    """Return the one decoder of a shape.
+
+    Built by one thread at a time: msgspec 0.22 lets a second thread see a struct's half-built plan, and crashes.
+    """
+    decoder = _decoders.get(shape)
+    if decoder is None:
+        with _building:
+            decoder = _decoders.setdefault(shape, msgspec.json.Decoder(shape))
+    return decoder
+
+
 class _Refused(Exception):
     """A reply that is no success."""
 
     def __init__(self, response: requests.Response) -> None:
         try:
-            reply = msgspec.json.decode(response.content, type=ErrorReply)
+            reply = _errors.decode(response.content)
         except (ValueError, RecursionError):
             reply = ErrorReply(code=0)  # HTML of a firewall or a gateway, or nothing
         super().__init__(response.status_code, reply.code)
@@ -212,7 +229,7 @@ class RestClient:
                 raise failed from None
             body = self._send(verb, path, params, signed)  # a refusal for its time was not executed
         try:
-            return msgspec.json.decode(body, type=shape)
+            return _decoder(shape).decode(body)
         except (ValueError, RecursionError) as error:
             raise CallFailed(Reaction.ASK, f"{path}: reply not understood: {complaint(error)}") from None
 

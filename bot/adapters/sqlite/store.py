@@ -90,6 +90,8 @@ _SYMBOLS = """
     )
     SELECT symbol FROM found WHERE symbol IS NOT NULL
 """
+_commissions = msgspec.json.Decoder(tuple[tuple[str, Decimal], ...])
+
 _SLICE = 2_000
 _PRUNE_SLICE = 500
 
@@ -325,5 +327,5 @@ def _trade(row: tuple[Any, ...]) -> Trade:
         mode=mode,
         bot_id=bot_id,
         reason=reason,
-        commissions=msgspec.json.decode(commissions, type=tuple[tuple[str, Decimal], ...]),
+        commissions=_commissions.decode(commissions),
     )
