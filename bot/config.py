@@ -1,6 +1,7 @@
 """Settings: `bot.toml`, then the environment, then flags; the only reader of both. Source: contract, section 6.
 
-An unknown key or a bad value is refused with one line that names it and the fix. Secrets come from the environment.
+An unknown key or a bad value is refused with one line that names it and the fix. Secrets come from the environment, or
+from AWS by name (`aws.secret_id`, `aws.ssm_path`).
 """
 
 import os
@@ -83,6 +84,25 @@ class MarketDataSettings(_Section):
     ws_url: str = ""
 
 
+class AwsSettings(_Section):
+    """Where API keys are kept, if not in the environment; an empty `region` or `endpoint_url` is AWS's own choice.
+
+    `secret_id` names a secret of Secrets Manager, `ssm_path` is what stands before /api_key and /api_secret in SSM.
+    """
+
+    region: str = ""
+    endpoint_url: str = ""
+    secret_id: str = ""
+    ssm_path: str = ""
+
+    @field_validator("ssm_path")
+    @classmethod
+    def _check_ssm_path(cls, value: str) -> str:
+        if value and not re.fullmatch(r"(/[A-Za-z0-9_.-]+){1,14}/?", value):
+            raise ValueError(f"{_shown(value)} is refused: write it as /bulkhead/live")
+        return value
+
+
 class StrategySettings(_Section):
     """`path` is `package.module:Class`; `parameters` are its keyword arguments, beside buy_drop and sell_rise."""
 
@@ -124,6 +144,7 @@ class Settings(_Section):
     api_secret: SecretStr = SecretStr("")
     exchange: ExchangeSettings = ExchangeSettings()
     market_data: MarketDataSettings = MarketDataSettings()
+    aws: AwsSettings = AwsSettings()
     strategy: StrategySettings = StrategySettings()
 
     @field_validator("bot_id")

@@ -38,6 +38,10 @@ class ConfigurationRefused(ExchangeError):
     """Keys, permissions or symbols are wrong: no retry helps. The text is one line with the fix."""
 
 
+class KeysUnavailable(Exception):
+    """Whoever keeps the API keys could not be asked for now; the text is one line with the fix."""
+
+
 class KlineConnection(Protocol):
     """One open stream of one symbol, read by one thread."""
 

@@ -22,6 +22,7 @@ from bot.adapters.sqlite import SqliteJournal, SqliteStore
 from bot.app.control import ControlError, ControlServer
 from bot.app.data_directory import DataDirectory, Identity
 from bot.app.health import Watchdog, trouble
+from bot.app.keys import Keys, find_keys
 from bot.app.snapshot import BALANCES_NOTE, Snapshot, SymbolView, encode_balances, stored_views, take_snapshot
 from bot.app.trading import (
     RULES_NOTE,
@@ -51,6 +52,9 @@ NEWS_EVERY_S = 10.0
 """How often balances are asked for; the clock is measured every few minutes."""
 
 WALLET_NOTE = "wallet"
+
+WITH_ACCOUNT = (Mode.TESTNET, Mode.LIVE)
+"""The modes that send orders to an exchange of others."""
 
 EXCHANGE_TIMEOUTS_MS = (1_500, 4_500)
 """To connect and to read: an order call ends before its trader counts as hung."""
@@ -98,7 +102,7 @@ class BotSystem:
         """Claim the directory, reach the exchange, start all actors; setting `cancelled` gives up waiting for it.
 
         Raises DataDirectoryError, ConfigError, StartError, StartCancelled, StoreError, ConfigurationRefused,
-        SimulatorError; nothing is left running then.
+        KeysUnavailable, SimulatorError; nothing is left running then.
         """
         self._cancelled = cancelled or self._stopping
         try:
@@ -109,11 +113,11 @@ class BotSystem:
 
     def _start(self) -> None:
         settings, directory = self.settings, self.directory
-        urls, key, secret = _places(settings)
+        urls, keys = _places(settings), _keys(settings)
         identity = Identity(
             mode=settings.mode.value,
             exchange="simulated" if settings.mode is Mode.DEMO else _exchange_name(settings, urls),
-            account=fingerprint(key) if settings.mode is Mode.TESTNET else "paper",
+            account=fingerprint(keys.key) if settings.mode in WITH_ACCOUNT else "paper",
             bot_id=settings.bot_id,
         )
         directory.claim(identity)
@@ -127,7 +131,10 @@ class BotSystem:
             )
             self._simulator = SimulatedExchange(config)
             ends = self._simulator.start()
-            urls, key, secret = Urls(ends.rest_url, ends.rest_url, ends.ws_url), ends.api_key, ends.api_secret
+            urls, keys = (
+                Urls(ends.rest_url, ends.rest_url, ends.ws_url),
+                Keys(ends.api_key, ends.api_secret, "embedded"),
+            )
         self._store = SqliteStore(directory.history)
         self._journal = SqliteJournal(directory.orders)
         history = BinanceMarketHistory(urls.market_rest, self._clock, *EXCHANGE_TIMEOUTS_MS)
@@ -138,7 +145,9 @@ class BotSystem:
             exchange = PaperExchange(rules, sizing_parameters(settings), self._clock, self._next_trade_id())
         else:
             window = settings.exchange.recv_window_ms
-            account = BinanceExchange(urls.trading_rest, self._clock, key, secret, window, *EXCHANGE_TIMEOUTS_MS)
+            account = BinanceExchange(
+                urls.trading_rest, self._clock, keys.key, keys.secret, window, *EXCHANGE_TIMEOUTS_MS
+            )
             exchange = account
             rules = self._reached(lambda: exchange.rules(settings.symbols), urls.trading_rest)
         self._reached(history.now_ms, urls.market_rest)
@@ -335,12 +344,14 @@ class BotSystem:
         self._system.tell(addresses.MONITOR, Notice("stream", "warning", line, self._clock.now_ms()))
 
 
-def _places(settings: Settings) -> tuple[Urls, str, str]:
-    key, secret = settings.api_key.get_secret_value(), settings.api_secret.get_secret_value()
+def _keys(settings: Settings) -> Keys:
+    """Return the account's keys; empty ones where the money is paper. Raises as `find_keys`."""
+    return find_keys(settings) if settings.mode in WITH_ACCOUNT else Keys("", "", "not needed")
+
+
+def _places(settings: Settings) -> Urls:
     if settings.mode is Mode.DEMO:
-        return Urls("", "", ""), "", ""
-    if settings.mode is Mode.TESTNET and not (key and secret):
-        raise ConfigError("mode testnet needs keys: set BOT_API_KEY and BOT_API_SECRET in the environment")
+        return Urls("", "", "")
     trading = _hosts(settings.exchange.profile, settings.mode)
     rest = settings.exchange.rest_url or (trading.rest_url if trading else "")
     ws = settings.exchange.ws_url or (trading.ws_url if trading else "")
@@ -354,17 +365,18 @@ def _places(settings: Settings) -> tuple[Urls, str, str]:
     own_market = bool(settings.market_data.profile)
     market_rest = settings.market_data.rest_url or (market.rest_url if own_market else rest)
     market_ws = settings.market_data.ws_url or (market.ws_url if own_market else ws)
-    return Urls(rest, market_rest, market_ws), key, secret
+    return Urls(rest, market_rest, market_ws)
 
 
-def reach(settings: Settings) -> tuple[BinanceMarketHistory, BinanceExchange | None]:
-    """Return the adapters that a mode trades through, for `check`; no account in paper. Raises ConfigError."""
-    clock = SystemClock()
-    urls, key, secret = _places(settings)
+def reach(settings: Settings) -> tuple[BinanceMarketHistory, Callable[[Keys], BinanceExchange]]:
+    """Return what a mode trades through, for `check`: the market, and the account that keys open.
+
+    Raises ConfigError, ConfigurationRefused.
+    """
+    clock, urls = SystemClock(), _places(settings)
+    window = settings.exchange.recv_window_ms
     market = BinanceMarketHistory(urls.market_rest, clock)
-    if settings.mode is Mode.PAPER:
-        return market, None
-    return market, BinanceExchange(urls.trading_rest, clock, key, secret, settings.exchange.recv_window_ms)
+    return market, lambda keys: BinanceExchange(urls.trading_rest, clock, keys.key, keys.secret, window)
 
 
 def _hosts(profile: str, mode: Mode) -> Hosts | None:

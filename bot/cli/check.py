@@ -3,16 +3,16 @@
 import argparse
 import os
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 
 from bot.app.data_directory import DataDirectory, DataDirectoryError
-from bot.app.system import reach
+from bot.app.keys import find_keys
+from bot.app.system import WITH_ACCOUNT, reach
 from bot.app.trading import one_quote_asset, strategy_of
 from bot.cli.invocation import typed
 from bot.config import ConfigError, Mode, load_settings
 from bot.domain.money import plain
-from bot.ports import ExchangeError
+from bot.ports import ConfigurationRefused, ExchangeError, KeysUnavailable
 from bot.supervision import SystemClock
 
 MIN_FREE_MB = 500
@@ -28,7 +28,7 @@ def check(arguments: argparse.Namespace) -> int:
         nonlocal all_ok
         try:
             print(f"ok    {subject}: {question()}")
-        except (ConfigError, DataDirectoryError, ExchangeError, OSError) as error:
+        except (ConfigError, DataDirectoryError, ExchangeError, KeysUnavailable, OSError) as error:
             all_ok = False
             print(f"wrong {subject}: {' '.join(str(error).split())}")
 
@@ -42,15 +42,20 @@ def check(arguments: argparse.Namespace) -> int:
         say("exchange", lambda: "embedded, simulated; keys are made by it and the money is paper")
         return 0 if all_ok else 1
     try:
-        market, account = reach(settings)
-    except ConfigError as error:
-        print(f"wrong keys: {error}")
+        market, open_account = reach(settings)
+    except (ConfigError, ConfigurationRefused) as error:
+        print(f"wrong addresses: {error}")
         return 1
     say("clock", lambda: _clock_line(market.now_ms() - SystemClock().now_ms()))
     say("symbols", lambda: f"all listed, quoted in {one_quote_asset(market.rules(settings.symbols))}")
-    if account is not None:
-        free_balance = account.free_balance
-        say("keys", lambda: _balance_line(free_balance, one_quote_asset(market.rules(settings.symbols))))
+    if settings.mode in WITH_ACCOUNT:
+
+        def accepted() -> str:
+            keys = find_keys(settings)
+            asset = one_quote_asset(market.rules(settings.symbols))
+            return f"{keys.source}, accepted, {plain(open_account(keys).free_balance(asset))} {asset} free"
+
+        say("keys", accepted)
     return 0 if all_ok else 1
 
 
@@ -80,7 +85,3 @@ def _clock_line(offset_ms: int) -> str:
     if abs(offset_ms) > MAX_CLOCK_OFFSET_MS:
         raise OSError(f"this machine is {offset_ms} ms off the exchange's clock; synchronise it (chrony, ntpd)")
     return f"{offset_ms} ms off the exchange's"
-
-
-def _balance_line(free_balance: Callable[[str], Decimal], asset: str) -> str:
-    return f"accepted, {plain(free_balance(asset))} {asset} free"

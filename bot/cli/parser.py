@@ -90,14 +90,14 @@ def _status_of(error: Exception) -> int | None:
     from bot.app.replay import ReplayError
     from bot.app.system import StartError
     from bot.config import ConfigError
-    from bot.ports import ConfigurationRefused, ExchangeError, StoreError
+    from bot.ports import ConfigurationRefused, ExchangeError, KeysUnavailable, StoreError
     from bot.research.files import FileError
     from bot.simulator import SimulatorError
 
     # The simulated exchange complains before it serves, so of what it was given: symbols, files, port, directory.
     if isinstance(error, ConfigError | FileError | DataDirectoryError | ConfigurationRefused | SimulatorError):
         return USAGE
-    if isinstance(error, StartError | ReplayError | StoreError | ControlError | ExchangeError):
+    if isinstance(error, StartError | ReplayError | StoreError | ControlError | ExchangeError | KeysUnavailable):
         return FAILED
     return None
 

@@ -8,6 +8,7 @@ import time
 
 import structlog
 
+from bot.app.keys import need_keys
 from bot.app.snapshot import Snapshot
 from bot.app.system import BotSystem, StartCancelled
 from bot.cli.logs import log_to_file, log_to_output
@@ -74,8 +75,7 @@ def _refuse_unready(settings: Settings, yes_real_money: bool) -> None:
         return
     if not yes_real_money:
         raise ConfigError("mode live trades real money: say --yes-real-money if that is meant")
-    if not (settings.api_key.get_secret_value() and settings.api_secret.get_secret_value()):
-        raise ConfigError("mode live needs keys: set BOT_API_KEY and BOT_API_SECRET in the environment")
+    need_keys(settings)
     for key in ("capital", "max_daily_loss"):
         if getattr(settings, key) is None:
             raise ConfigError(f"{key}: mode live does not start without it; set it in bot.toml or BOT_{key.upper()}")
