@@ -18,7 +18,7 @@ from bot.ports import ConfigurationRefused, KeysUnavailable
 FIELDS = ("api_key", "api_secret")
 
 # A start waits for this: at most three attempts.
-_CONFIG = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "max_attempts": 3})
+_CONFIG = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
 
 # Asked for nothing less than a debug level it logs replies whole, the keys in them.
 logging.getLogger("botocore").setLevel(logging.WARNING)
@@ -49,7 +49,9 @@ def keys_from_secret(secret_id: str, region: str, endpoint_url: str) -> tuple[st
     service could not be asked.
     """
     place = _Place("secretsmanager", "Secrets Manager", f"aws.secret_id {secret_id}", region, endpoint_url)
-    answer = place.ask("secretsmanager:GetSecretValue", lambda client: client.get_secret_value(SecretId=secret_id))
+    answer = place.ask(
+        "secretsmanager:GetSecretValue", "ARN", lambda client: client.get_secret_value(SecretId=secret_id)
+    )
     form = 'keep a JSON object there: {"api_key": "...", "api_secret": "..."}'
     try:
         values = json.loads(answer.get("SecretString") or "")
@@ -69,7 +71,9 @@ def keys_from_parameters(path: str, region: str, endpoint_url: str) -> tuple[str
     names = [f"{path}/{field}" for field in FIELDS]
     place = _Place("ssm", "SSM Parameter Store", f"aws.ssm_path {path}", region, endpoint_url)
     answer = place.ask(
-        "ssm:GetParameters (and kms:Decrypt)", lambda client: client.get_parameters(Names=names, WithDecryption=True)
+        "ssm:GetParameters (and kms:Decrypt)",
+        "Parameters",
+        lambda client: client.get_parameters(Names=names, WithDecryption=True),
     )
     found = {parameter["Name"]: parameter for parameter in answer["Parameters"]}
     for name in names:
@@ -97,7 +101,8 @@ class _Place:
         self.setting = setting
         self.where = ""
 
-    def ask(self, action: str, question: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    def ask(self, action: str, expected: str, question: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Return the answer to a question; `action` is what must be allowed, `expected` what a true answer has."""
         try:
             client = boto3.session.Session().client(
                 self._service,
@@ -106,12 +111,14 @@ class _Place:
                 config=_CONFIG,
             )
             self.where = f"in {client.meta.region_name}"
-            return question(client)
+            answer = question(client)
         except exceptions.ClientError as error:
             self._refused(error, action)
-        except (exceptions.BotoCoreError, ResponseParserError, ValueError) as error:
-            # `from None`: nothing of the library's, which may have the reply at hand, is chained to what is shown.
+        except Exception as error:  # the library's parser fails in many ways on an answer that is not AWS's
             self._failed(error)
+        if expected not in answer:
+            self._failed(ResponseParserError())
+        return answer
 
     def _refused(self, error: exceptions.ClientError, action: str) -> NoReturn:
         code = str(error.response.get("Error", {}).get("Code", ""))
@@ -123,7 +130,7 @@ class _Place:
         if code in _UNREADABLE:
             self._wrong(f"it cannot be decrypted ({code}); allow kms:Decrypt on its key to these AWS credentials")
         if code in _DENIED or status == 403:
-            self._wrong(f"access denied; allow {action} on it to these AWS credentials")
+            self._wrong(f"access denied; allow {action} on it to these AWS credentials, or mend them")
         if code in ("InvalidRequestException", "InvalidParameterException", "ValidationException"):
             self._wrong(f"{self._title} cannot give it ({code}): it is no valid name, or the secret is being deleted")
         if code in _THROTTLED or status == 429:
@@ -155,12 +162,14 @@ class _Place:
                 self._away("has no certificate that can be trusted; check aws.endpoint_url and the network")
             case exceptions.HTTPClientError():
                 self._away(f"gave no answer ({type(error).__name__}); check the network and start again")
-            case ResponseParserError():
-                self._away("gave an answer that is not AWS's; check aws.endpoint_url")
-            case ValueError():
+            case exceptions.BotoCoreError():
+                self._wrong(f"{self._title} could not be asked ({type(error).__name__}); {_NO_CREDENTIALS}")
+            case ValueError() if not self.where:
                 self._wrong("aws.endpoint_url is no address; write it as http://127.0.0.1:5000")
             case _:
-                self._wrong(f"{self._title} could not be asked ({type(error).__name__}); {_NO_CREDENTIALS}")
+                self._away("gave an answer that is not AWS's; check aws.endpoint_url")
+
+    # `from None`: nothing of the library's, which may have the reply at hand, is chained to what is shown.
 
     def _wrong(self, text: str) -> NoReturn:
         raise ConfigurationRefused(f"{self.setting}: {text}") from None
