@@ -1,6 +1,16 @@
-"""Decides what the exchange's own paths /sim/... do: set a price, step, order a fault, show the books.
+"""Decides what the exchange's own paths /sim/... do: set a price, step, change rules, order a fault, show the books.
 
-Source: contract, section 7. Where that leaves it open:
+Source: contract, section 7; `docs/simulator.md` has an example of each. Beside the contract's there are:
+
+* `POST /sim/symbol {"symbol", "status"?, "filters"?, "orderTypes"?, "permissionSets"?, "quoteOrderQtyMarketAllowed"?,
+  "isSpotTradingAllowed"?}` changes the rules of a symbol as exchangeInfo shows them, until the process ends. A symbol
+  that is not TRADING has no new prices and takes no order; cancels only in CANCEL_ONLY.
+* `POST /sim/account {"canTrade"?, "canWithdraw"?, "canDeposit"?, "ipRestrict"?, "enableReading"?, "enableWithdrawals"?,
+  "enableSpotAndMarginTrading"?, "permissions"?}` changes what the account and its API key may do.
+* fault `error {"code", "message"?, "status"?, "retry_after"?, "path"?, "method"?, "executed"?}`: a request is answered
+  with a documented code, its text and HTTP status; with `executed` after it was carried out, if it was not refused.
+
+Where the contract leaves it open:
 
 * `order_executed_*` wait for an order that is executed: one that is refused is answered and does not use them up.
 * `delay` holds back the reply; the request is handled at once.
@@ -13,7 +23,7 @@ Source: contract, section 7. Where that leaves it open:
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +33,7 @@ from bot.simulator.amounts import decimals
 from bot.simulator.errors import ApiError
 from bot.simulator.exchange import Exchange
 from bot.simulator.faults import ControlError, amount, read_fault
+from bot.simulator.recorded import read_filters
 from bot.simulator.rest import HttpRequest, Reply
 from bot.simulator.streams import Frame, StreamHub
 
@@ -30,7 +41,7 @@ PRICE_DECIMALS = 8
 
 
 class Control:
-    """Answers POST /sim/price, /sim/next, /sim/fault and GET /sim/state; they count no weight."""
+    """Answers the paths /sim/...; they count no weight."""
 
     def __init__(self, exchange: Exchange, hub: StreamHub) -> None:
         self._exchange = exchange
@@ -42,6 +53,8 @@ class Control:
             "GET /sim/state": self._exchange.state,
             "POST /sim/price": lambda: self._price(request.body),
             "POST /sim/fault": lambda: self._fault(request.body),
+            "POST /sim/symbol": lambda: self._symbol_rules(request.body),
+            "POST /sim/account": lambda: self._account(request.body),
             "POST /sim/next": self._next,
         }
         action = actions.get(f"{request.method} {request.path}")
@@ -59,9 +72,7 @@ class Control:
         unknown = set(values) - {"symbol", "price"}
         if unknown or set(values) != {"symbol", "price"}:
             raise ControlError('the body must be {"symbol": ..., "price": ...}')
-        symbol = values["symbol"]
-        if not isinstance(symbol, str) or symbol not in self._exchange.markets:
-            raise ControlError(f"symbol {symbol!r} is not one of {', '.join(self._exchange.markets)}")
+        symbol = self._symbol(values)
         try:
             price = amount(values["price"])
         except ControlError as error:
@@ -69,6 +80,31 @@ class Control:
         if price <= 0 or decimals(price) > PRICE_DECIMALS or price.adjusted() > 12:
             raise ControlError(f"price must be above 0 and have at most {PRICE_DECIMALS} decimals, not {price}")
         self._exchange.set_price(symbol, price)
+        return {}
+
+    def _symbol(self, values: dict[str, Any]) -> str:
+        symbol = values.get("symbol")
+        if not isinstance(symbol, str) or symbol not in self._exchange.markets:
+            raise ControlError(f"symbol {symbol!r} is not one of {', '.join(self._exchange.markets)}")
+        return symbol
+
+    def _symbol_rules(self, body: bytes) -> dict[str, Any]:
+        values = _fields(_object(body), {"symbol": None, **SYMBOL_FIELDS})
+        symbol = self._symbol(values)
+        status, filters = values.get("status"), values.get("filters")
+        if status not in (None, *SYMBOL_STATUSES):
+            raise ControlError(f"status {status!r} is not one of {', '.join(SYMBOL_STATUSES)}")
+        try:
+            read = None if filters is None else read_filters(filters)
+        except ValueError as error:
+            raise ControlError(str(error)) from None
+        more = {name: values.get(name) for name in SYMBOL_FIELDS if name not in ("status", "filters")}
+        self._exchange.set_symbol(symbol, status, read, **more)
+        return {}
+
+    def _account(self, body: bytes) -> dict[str, Any]:
+        for name, value in _fields(_object(body), ACCOUNT_FIELDS).items():
+            setattr(self._exchange.rights, ACCOUNT_NAMES[name], tuple(value) if isinstance(value, list) else value)
         return {}
 
     def _fault(self, body: bytes) -> dict[str, Any]:
@@ -87,6 +123,57 @@ class Control:
         self._hub.publish(symbol, interval, candle, True, event_ms)
         frame = Frame("", symbol, interval, candle, True, event_ms)
         return msgspec.Raw(frame.text(is_combined=False, is_micro=False).encode())
+
+
+def _flag(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "must be true or false"
+
+
+def _texts(value: Any) -> str | None:
+    fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return None if fits else "must be an array of strings"
+
+
+def _sets(value: Any) -> str | None:
+    fits = isinstance(value, list) and all(_texts(group) is None for group in value)
+    return None if fits else "must be an array of arrays of strings"
+
+
+_Check = Callable[[Any], str | None]
+SYMBOL_STATUSES = ("TRADING", "HALT", "BREAK", "END_OF_DAY", "CANCEL_ONLY")
+SYMBOL_FIELDS: Mapping[str, _Check | None] = {
+    "status": None,
+    "filters": None,
+    "orderTypes": _texts,
+    "permissionSets": _sets,
+    "quoteOrderQtyMarketAllowed": _flag,
+    "isSpotTradingAllowed": _flag,
+}
+ACCOUNT_NAMES: Mapping[str, str] = {
+    "canTrade": "can_trade",
+    "canWithdraw": "can_withdraw",
+    "canDeposit": "can_deposit",
+    "ipRestrict": "ip_restrict",
+    "enableReading": "enable_reading",
+    "enableWithdrawals": "enable_withdrawals",
+    "enableSpotAndMarginTrading": "enable_spot_and_margin_trading",
+    "permissions": "permissions",
+}
+ACCOUNT_FIELDS: Mapping[str, _Check | None] = {
+    name: _texts if name == "permissions" else _flag for name in ACCOUNT_NAMES
+}
+
+
+def _fields(values: dict[str, Any], checks: Mapping[str, _Check | None]) -> dict[str, Any]:
+    """Return `values`, each field known and fit; None stands for a check made elsewhere. Raises ControlError."""
+    for name, value in values.items():
+        if name not in checks:
+            raise ControlError(f"{name!r} is not one of the fields {', '.join(checks)}")
+        check = checks[name]
+        trouble = check(value) if check is not None else None
+        if trouble is not None:
+            raise ControlError(f"{name} {trouble}, not {value!r}")
+    return values
 
 
 def _object(body: bytes) -> dict[str, Any]:

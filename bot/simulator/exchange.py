@@ -4,13 +4,14 @@ import random
 import secrets
 import string
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from bot.simulator.amounts import exact, text8
+from bot.simulator.amounts import exact, round8, text8
 from bot.simulator.books import Books
 from bot.simulator.candles import HISTORY, KEPT, Candle, CandleSeries, StoredCandle, bucket
 from bot.simulator.errors import ApiError, SimulatorError
@@ -36,6 +37,20 @@ Closed = list[tuple[str, Candle]]
 
 _counts = msgspec.json.Decoder(dict[str, int])
 _texts = msgspec.json.Decoder(dict[str, str])
+
+
+@dataclass
+class Rights:
+    """What the account and its API key may do; `POST /sim/account` changes it."""
+
+    can_trade: bool = True
+    can_withdraw: bool = True
+    can_deposit: bool = True
+    ip_restrict: bool = False
+    enable_reading: bool = True
+    enable_withdrawals: bool = False
+    enable_spot_and_margin_trading: bool = True
+    permissions: tuple[str, ...] = ("SPOT",)
 
 
 class Exchange:
@@ -77,6 +92,8 @@ class Exchange:
         self.step_ms = config.interval_ms or (SECOND_PUSH_MS if has_seconds else PUSH_MS)
         self.requests: Counter[str] = Counter(_counts.decode(journal.fact("requests") or "{}"))
         self.faults = Faults()
+        self.rights = Rights(enable_withdrawals=config.enable_withdrawals)
+        self.created_ms = int(self._kept("created_ms", lambda: str(self.clock.now_ms())))
         self.request_limits = RequestLimits(self.profile)
         self.order_limits = OrderLimits(self.profile)
         symbols = list(tapes)
@@ -194,13 +211,18 @@ class Exchange:
 
     @exact
     def average_price(self, market: Market, minutes: int) -> Decimal:
-        """Return the reference price of the filters. Source: Binance, filters, avgPriceMins."""
-        return market.series.average_price(minutes) if minutes else market.price
+        """Return the reference price of the filters, as /avgPrice shows it. Source: Binance, filters, avgPriceMins."""
+        return round8(market.series.average_price(minutes)) if minutes else market.price
 
     @exact
     def advance(self, symbol: str, is_push: bool) -> Closed:
-        """Move one market to now, and fill the resting orders it reaches; return the candles that closed."""
+        """Move one market to now, and fill the resting orders it reaches; return the candles that closed.
+
+        A symbol that is not trading has no new prices: its candles only close.
+        """
         market = self.markets[symbol]
+        if not market.rules.is_trading:
+            return market.close_only(self.market_ms())
         over = market.advance(self.market_ms(), is_push)
         self.match_resting(market)
         return over
@@ -239,7 +261,7 @@ class Exchange:
         return chosen.rules.symbol, chosen.series.base, candle
 
     def match_resting(self, market: Market) -> None:
-        if not self.books.open_orders(market.rules.symbol):
+        if not market.rules.is_trading or not self.books.open_orders(market.rules.symbol):
             return
         now = self.now_ms()
         matched = self.books.match_resting(market.rules, market.depth(), now, market.trade_id + 1)
@@ -283,6 +305,17 @@ class Exchange:
     def set_price(self, symbol: str, price: Decimal) -> None:
         """Let the symbol's next kline update close at `price`. Raises ApiError -1121."""
         self.market(symbol).forced = price
+
+    def set_symbol(
+        self,
+        symbol: str,
+        status: str | None = None,
+        filters: tuple[Mapping[str, Any], ...] | None = None,
+        **info: Any,
+    ) -> None:
+        """Change a symbol's status, filters or other fields of exchangeInfo from now on. Raises ApiError -1121."""
+        market = self.market(symbol)
+        market.rules = market.rules.changed(status, filters, **info)
 
     def state(self) -> dict[str, Any]:
         """Return orders, fills, balances and request counts. Source: contract, section 7, GET /sim/state."""

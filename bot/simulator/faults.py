@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from bot.simulator.errors import TEXTS
+
 
 class ControlError(ValueError):
     """Control input that cannot be taken; the text is one clear line."""
@@ -24,6 +26,14 @@ class Fault:
     headers: Mapping[str, str] | None = None
     path: str | None = None
     method: str | None = None
+    code: int = 0
+    message: str | None = None
+    executed: bool = False
+    retry_after: int | None = None
+
+    def fits(self, path: str | None, method: str | None) -> bool:
+        """Tell whether a request to `path` is one that this fault is for."""
+        return self.path in (None, path) and self.method in (None, method)
 
 
 def _whole(value: Any) -> int:
@@ -84,6 +94,18 @@ def _fraction(value: Any) -> Decimal:
     return number
 
 
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ControlError("must be true or false")
+    return value
+
+
+def _code(value: Any) -> int:
+    if _whole(value) not in TEXTS:
+        raise ControlError("must be one of Binance's documented codes, such as -1007")
+    return int(value)
+
+
 Reader = Callable[[Any], Any]
 # kind -> (fields that must be there, fields that may)
 KINDS: Mapping[str, tuple[Mapping[str, Reader], Mapping[str, Reader]]] = {
@@ -91,6 +113,17 @@ KINDS: Mapping[str, tuple[Mapping[str, Reader], Mapping[str, Reader]]] = {
     "order_lost_no_reply": ({}, {}),
     "order_executed_5xx": ({}, {"status": _status, "body": _string}),
     "reply": ({"status": _status}, {"body": _string, "headers": _headers, "path": _path, "method": _string}),
+    "error": (
+        {"code": _code},
+        {
+            "message": _string,
+            "path": _path,
+            "method": _string,
+            "executed": _flag,
+            "status": _status,
+            "retry_after": _duration,
+        },
+    ),
     "delay": ({"ms": _duration}, {"path": _path, "method": _string}),
     "ws_cut": ({}, {}),
     "ws_silent": ({"ms": _duration}, {}),
@@ -145,19 +178,16 @@ class Faults:
 
     def take(self, kind: str, path: str | None = None, method: str | None = None) -> Fault | None:
         """Return the oldest waiting fault of `kind` for this path and use it once; None if there is none."""
-        for fault in self._waiting:
-            if fault.kind != kind or fault.path not in (None, path) or fault.method not in (None, method):
-                continue
-            if fault.count is not None:
-                fault.count -= 1
-                if fault.count == 0:
-                    self._waiting.remove(fault)
-            return fault
-        return None
+        fault = self.peek(kind, path, method)
+        if fault is not None and fault.count is not None:
+            fault.count -= 1
+            if fault.count == 0:
+                self._waiting.remove(fault)
+        return fault
 
-    def peek(self, kind: str) -> Fault | None:
+    def peek(self, kind: str, path: str | None = None, method: str | None = None) -> Fault | None:
         """Return the fault of `kind` that `take` would return, without using it."""
-        return next((fault for fault in self._waiting if fault.kind == kind), None)
+        return next((f for f in self._waiting if f.kind == kind and f.fits(path, method)), None)
 
     def skew_ms(self) -> int:
         """Return by how much the clock that the next request sees is wrong, and use it."""

@@ -5,7 +5,7 @@ Source: Binance, limits.
 
 from dataclasses import dataclass, field
 
-from bot.simulator.errors import ApiError
+from bot.simulator.errors import ApiError, banned
 from bot.simulator.profiles import Profile
 
 MINUTE_MS = 60_000
@@ -89,6 +89,10 @@ class RequestLimits:
     def used_weight(self, address: str, now_ms: int) -> int:
         return self._client(address).weight.count(now_ms)
 
+    def seconds_left(self, now_ms: int) -> int:
+        """Return whole seconds to the end of the minute in which weights are counted."""
+        return Window(MINUTE_MS, 0).seconds_left(now_ms)
+
     def _client(self, address: str) -> _Client:
         client = self._clients.get(address)
         if client is None:
@@ -103,13 +107,7 @@ class RequestLimits:
 
     def _check_ban(self, client: _Client, now_ms: int) -> None:
         if now_ms < client.banned_until:
-            raise ApiError(
-                -1003,
-                f"Way too much request weight used; IP banned until {client.banned_until}. "
-                "Please use WebSocket Streams for live updates to avoid bans.",
-                418,
-                -(-(client.banned_until - now_ms) // 1000),
-            )
+            raise ApiError(-1003, banned(client.banned_until), 418, -(-(client.banned_until - now_ms) // 1000))
 
     def _strike(self, client: _Client, now_ms: int, window: Window, message: str) -> None:
         client.strikes.add(now_ms, 1)

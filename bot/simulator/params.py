@@ -16,7 +16,6 @@ INTEGER = r"^[0-9]{1,20}$"
 CLIENT_ORDER_ID = r"^[a-zA-Z0-9-_]{1,36}$"
 SYMBOL = r"^[\w\-._&&[^a-z]]{1,50}$"  # Java's syntax: no lower-case ASCII letter
 LONGEST_LONG = 2**63 - 1
-AMOUNT_DECIMALS = 8
 MICROSECONDS_FROM = 10**14
 
 
@@ -139,9 +138,9 @@ class Params:
             )
 
 
-def check_precision(name: str, value: Decimal | None) -> None:
-    """Raise ApiError -1111 if an amount was written with more decimals than its asset has."""
-    if value is not None and decimals(value) > AMOUNT_DECIMALS:
+def check_precision(name: str, value: Decimal | None, places: int) -> None:
+    """Raise ApiError -1111 if an amount was written with more decimals than its asset has (`places`)."""
+    if value is not None and decimals(value) > places:
         raise too_precise(name)
 
 

@@ -7,22 +7,27 @@ from bot.simulator import filters
 from bot.simulator.amounts import text8
 from bot.simulator.books import OPEN_STATUSES, Order, OrderRequest
 from bot.simulator.errors import (
+    TEXTS,
     ApiError,
     bad_combination,
     both_missing,
     missing,
     not_required,
     not_valid,
+    rejected,
     unsupported,
 )
 from bot.simulator.exchange import Exchange
 from bot.simulator.params import CLIENT_ORDER_ID, Params, check_precision, time_param
-from bot.simulator.profiles import STP_MODES
+from bot.simulator.profiles import STP_MODES, SymbolRules
 from bot.simulator.public_endpoints import Action, order_rate_limits
 from bot.simulator.replies import cancelled_reply, order_reply, placed_reply, trade_reply
 
 LONGEST_SPAN_MS = 86_400_000
-UNSUPPORTED_TYPES = {
+ORDER_KINDS = {
+    "LIMIT": "Limit",
+    "LIMIT_MAKER": "Limit maker",
+    "MARKET": "Market",
     "STOP_LOSS": "Stop loss",
     "STOP_LOSS_LIMIT": "Stop loss limit",
     "TAKE_PROFIT": "Take profit",
@@ -35,7 +40,7 @@ def account(exchange: Exchange, params: Params) -> Action:
     omits = bool(params.boolean("omitZeroBalances")) if exchange.profile.omit_zero_balances else False
 
     def run(now: int) -> Any:
-        rate = exchange.profile.commission_rate
+        rate, rights = exchange.profile.commission_rate, exchange.rights
         points = int(rate * 10_000)
         balances = [
             {"asset": asset, "free": text8(balance.free), "locked": text8(balance.locked)}
@@ -53,16 +58,16 @@ def account(exchange: Exchange, params: Params) -> Action:
                 "buyer": text8(Decimal(0)),
                 "seller": text8(Decimal(0)),
             },
-            "canTrade": True,
-            "canWithdraw": True,
-            "canDeposit": True,
+            "canTrade": rights.can_trade,
+            "canWithdraw": rights.can_withdraw,
+            "canDeposit": rights.can_deposit,
             "brokered": False,
             "requireSelfTradePrevention": False,
             "preventSor": False,
             "updateTime": exchange.books.update_time,
             "accountType": "SPOT",
             "balances": balances,
-            "permissions": ["SPOT"],
+            "permissions": list(rights.permissions),
         }
         if exchange.profile.account_has_uid:
             reply["uid"] = int(exchange.api_key.encode().hex()[:8], 16)
@@ -71,17 +76,46 @@ def account(exchange: Exchange, params: Params) -> Action:
     return run
 
 
+def api_restrictions(exchange: Exchange, params: Params) -> Action:
+    """What the API key may do. Source: Binance, wallet endpoints, "API key permission"."""
+
+    def run(now: int) -> Any:
+        rights = exchange.rights
+        return {
+            "ipRestrict": rights.ip_restrict,
+            "createTime": exchange.created_ms,
+            "enableReading": rights.enable_reading,
+            "enableWithdrawals": rights.enable_withdrawals,
+            "enableInternalTransfer": False,
+            "enableMargin": False,
+            "enableFutures": False,
+            "permitsUniversalTransfer": False,
+            "enableVanillaOptions": False,
+            "enableFixApiTrade": False,
+            "enableFixReadOnly": False,
+            "enableSpotAndMarginTrading": rights.enable_spot_and_margin_trading,
+            "enablePortfolioMarginTrading": False,
+        }
+
+    return run
+
+
+def _check_trading_right(exchange: Exchange) -> None:
+    """Raise ApiError -2015 if the API key has no right to trade."""
+    if not exchange.rights.enable_spot_and_margin_trading:
+        raise ApiError(-2015, TEXTS[-2015])
+
+
 def new_order(exchange: Exchange, params: Params) -> Action:
     request, response_type = _order_request(params)
 
     def run(now: int) -> Any:
+        _check_trading_right(exchange)
         market = exchange.market(request.symbol)
-        for name, value in (
-            ("quantity", request.quantity),
-            ("quoteOrderQty", request.quote_quantity),
-            ("price", request.price),
-        ):
-            check_precision(name, value)
+        info = market.rules.info
+        check_precision("quantity", request.quantity, info["baseAssetPrecision"])
+        check_precision("quoteOrderQty", request.quote_quantity, info["quoteAssetPrecision"])
+        check_precision("price", request.price, info["quoteAssetPrecision"])
         exchange.order_limits.check(now)
         depth = market.depth()
         quantity = request.quantity
@@ -95,7 +129,7 @@ def new_order(exchange: Exchange, params: Params) -> Action:
             len(exchange.books.open_orders(request.symbol)),
         )
         filters.check(market.rules, situation)
-        _check_supported(params, request)
+        _check_engine(exchange, market.rules, params, request)
         cut = exchange.faults.peek("partial_fill")
         exchange.note_requests()
         order, fills = exchange.books.place(
@@ -116,8 +150,7 @@ def _order_request(params: Params) -> tuple[OrderRequest, str]:
     params.required("side")
     side = params.one_of("side", ("BUY", "SELL"), ApiError(-1117, "Invalid side."))
     params.required("type")
-    types = ("LIMIT", "LIMIT_MAKER", "MARKET", *UNSUPPORTED_TYPES)
-    kind = params.one_of("type", types, ApiError(-1116, "Invalid orderType."))
+    kind = params.one_of("type", tuple(ORDER_KINDS), ApiError(-1116, "Invalid orderType."))
     assert side is not None
     assert kind is not None
     force = params.one_of("timeInForce", ("GTC", "IOC", "FOK"), ApiError(-1115, "Invalid timeInForce."))
@@ -183,16 +216,30 @@ def _check_combination(
         raise not_required("price")
 
 
-def _check_supported(params: Params, request: OrderRequest) -> None:
-    """Refuse the kinds of order that this exchange does not list, with the engine's texts."""
-    if request.type in UNSUPPORTED_TYPES:
-        raise unsupported(UNSUPPORTED_TYPES[request.type])
+def _check_engine(exchange: Exchange, rules: SymbolRules, params: Params, request: OrderRequest) -> None:
+    """Refuse what the engine refuses by account, symbol and kind of order. Source: Binance, errors, engine messages."""
+    info, rights = rules.info, exchange.rights
+    if not rights.can_trade:
+        raise rejected("This account may not place or cancel orders.")
+    if not info["isSpotTradingAllowed"] or not _is_permitted(rights.permissions, info["permissionSets"]):
+        raise rejected("This symbol is not permitted for this account.")
+    if not rules.is_trading:
+        raise rejected("Market is closed.")
+    if request.type not in info["orderTypes"]:
+        raise unsupported(ORDER_KINDS[request.type])
+    if request.quote_quantity is not None and not info["quoteOrderQtyMarketAllowed"]:
+        raise rejected("Quote order qty market orders are not support for this symbol.")
     for name, kind in (("icebergQty", "Iceberg"), ("trailingDelta", "Trailing stop"), ("pegPriceType", "Pegged")):
         if params.is_sent(name):
             raise unsupported(kind)
     for name in ("stopPrice", "pegOffsetType", "pegOffsetValue"):
         if params.is_sent(name):
             raise ApiError(-1014, "Unsupported order combination.")
+
+
+def _is_permitted(held: tuple[str, ...], sets: list[list[str]]) -> bool:
+    """Tell whether one of `held` is in each set. Source: Binance, exchangeInfo, permissionSets."""
+    return all(set(held) & set(group) for group in sets)
 
 
 def get_order(exchange: Exchange, params: Params) -> Action:
@@ -219,6 +266,18 @@ def _order_key(params: Params) -> tuple[int | None, str | None]:
     return order_id, client_id
 
 
+def _check_may_cancel(exchange: Exchange, rules: SymbolRules) -> None:
+    """Raise ApiError -2015 or -2011 if nothing may be cancelled.
+
+    In which statuses cancels are taken is not documented: here in TRADING, and in CANCEL_ONLY as its name says.
+    """
+    _check_trading_right(exchange)
+    if not exchange.rights.can_trade:
+        raise ApiError(-2011, "This account may not place or cancel orders.")
+    if not rules.is_trading and rules.info["status"] != "CANCEL_ONLY":
+        raise ApiError(-2011, "Market is closed.")
+
+
 def cancel_order(exchange: Exchange, params: Params) -> Action:
     symbol = params.required_symbol()
     order_id, client_id = _order_key(params)
@@ -231,6 +290,7 @@ def cancel_order(exchange: Exchange, params: Params) -> Action:
 
     def run(now: int) -> Any:
         market = exchange.market(symbol)
+        _check_may_cancel(exchange, market.rules)
         order = exchange.books.find(symbol, order_id, client_id)
         is_other = order is not None and client_id is not None and client_id != order.client_order_id
         if order is None or order.status not in OPEN_STATUSES or (is_other and exchange.profile.name != "us"):
@@ -261,6 +321,7 @@ def cancel_all(exchange: Exchange, params: Params) -> Action:
 
     def run(now: int) -> Any:
         market = exchange.market(symbol)
+        _check_may_cancel(exchange, market.rules)
         orders = exchange.books.open_orders(symbol)
         if not orders:
             raise ApiError(-2011, "Unknown order sent.")

@@ -4,7 +4,7 @@ Source: Binance, sections "weights", "limits", "filters" and "binance.us against
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -23,7 +23,9 @@ WEIGHTS: Mapping[str, tuple[int, int]] = {
     "GET /api/v3/time": (1, 1),
     "GET /api/v3/exchangeInfo": (20, 20),
     "GET /api/v3/klines": (2, 2),
+    "GET /api/v3/avgPrice": (2, 2),
     "GET /api/v3/ticker/price": (2, 4),
+    "GET /api/v3/ticker/bookTicker": (2, 4),
     "GET /api/v3/account": (20, 20),
     "GET /api/v3/order": (4, 4),
     "POST /api/v3/order": (1, 1),
@@ -51,6 +53,7 @@ class Profile:
     signed_stream_ids: bool
     order_limit_sends_retry_after: bool
     free_successful_orders: bool
+    average_has_close_time: bool
     weight_per_minute: int = 6000
     raw_per_5_minutes: int = 300_000
     orders_per_10_seconds: int = 100
@@ -79,6 +82,7 @@ PROFILES: Mapping[str, Profile] = {
         signed_stream_ids=True,
         order_limit_sends_retry_after=True,
         free_successful_orders=True,
+        average_has_close_time=True,
         permission_sets=(("SPOT", "MARGIN"),),
     ),
     "us": Profile(
@@ -91,6 +95,7 @@ PROFILES: Mapping[str, Profile] = {
         signed_stream_ids=False,
         order_limit_sends_retry_after=False,
         free_successful_orders=False,
+        average_has_close_time=False,
     ),
 }
 
@@ -107,6 +112,22 @@ class SymbolRules:
     step: Decimal
     filters: tuple[Mapping[str, Any], ...]
     info: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def is_trading(self) -> bool:
+        return bool(self.info["status"] == "TRADING")
+
+    def changed(
+        self, status: str | None = None, filters: tuple[Mapping[str, Any], ...] | None = None, **info: Any
+    ) -> "SymbolRules":
+        """Return these rules with another status, other filters, other fields of exchangeInfo; None: as it was."""
+        filters = self.filters if filters is None else filters
+        values = {**self.info, **{name: value for name, value in info.items() if value is not None}}
+        values |= {"status": status or self.info["status"], "filters": list(filters)}
+        by_type = {rule["filterType"]: rule for rule in filters}
+        tick = Decimal(by_type.get("PRICE_FILTER", {}).get("tickSize", "0"))
+        step = Decimal(by_type.get("LOT_SIZE", {}).get("stepSize", "0"))
+        return replace(self, tick=tick or self.tick, step=step or self.step, filters=filters, info=values)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ An endpoint reads its parameters and returns what to do once the request is foun
 import json
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
-from bot.simulator.amounts import text8
+from bot.simulator.amounts import ZERO, text8
 from bot.simulator.candles import Candle
 from bot.simulator.errors import ApiError, bad_combination, illegal, missing, not_valid
 from bot.simulator.exchange import Exchange
@@ -16,6 +17,8 @@ from bot.simulator.market import Market
 from bot.simulator.params import Params, is_symbol, time_param
 
 SYMBOLS = r'^\[("[\w\-._&&[^a-z]]{1,50}"(,"[\w\-._&&[^a-z]]{1,50}"){0,}){0,1}\]$'
+AVERAGE_MINUTES = 5
+MOST_SHOWN = Decimal(9_000_000_000)
 TIME_ZONE = re.compile(r"([+-]?)(\d{1,2})(?::(\d{2}))?")
 
 
@@ -171,26 +174,61 @@ def _time_zone(params: Params) -> int:
     return minutes * 60_000
 
 
+def average_price(exchange: Exchange, params: Params) -> Action:
+    symbol = params.required_symbol()
+
+    def run(now: int) -> Any:
+        price = exchange.average_price(exchange.market(symbol), AVERAGE_MINUTES)
+        reply = {"mins": AVERAGE_MINUTES, "price": text8(price)}
+        return reply | {"closeTime": now} if exchange.profile.average_has_close_time else reply
+
+    return run
+
+
 def ticker_price(exchange: Exchange, params: Params) -> Action:
+    return _ticker(exchange, params, _price)
+
+
+def book_ticker(exchange: Exchange, params: Params) -> Action:
+    return _ticker(exchange, params, _best)
+
+
+def _ticker(exchange: Exchange, params: Params, show: Callable[[Market], dict[str, Any]]) -> Action:
+    """Answer for one symbol with an object, for several or all with an array."""
     symbol = params.symbol()
     symbols = _symbols(params)
     status = _symbol_status(params)
     if symbol is not None and symbols is not None:
         raise bad_combination()
+    names = [symbol] if symbol is not None else symbols
 
     def run(now: int) -> Any:
-        if symbol is not None:
-            return _price(exchange.market(symbol), status, is_alone=True)
-        markets = [exchange.market(name) for name in symbols] if symbols is not None else exchange.markets.values()
-        prices = [_price(market, status, is_alone=symbols is not None) for market in markets]
-        return [price for price in prices if price is not None]
+        markets = [exchange.market(name) for name in names] if names is not None else list(exchange.markets.values())
+        chosen = [market for market in markets if status in (None, market.rules.info["status"])]
+        if names is not None and len(chosen) < len(markets):
+            raise ApiError(-1220, "The symbol's status does not match the requested symbolStatus.")
+        return show(chosen[0]) if symbol is not None else [show(market) for market in chosen]
 
     return run
 
 
-def _price(market: Market, status: str | None, is_alone: bool) -> dict[str, str] | None:
-    if status not in (None, market.rules.info["status"]):
-        if is_alone:
-            raise ApiError(-1220, "The symbol's status does not match the requested symbolStatus.")
-        return None
+def _price(market: Market) -> dict[str, Any]:
     return {"symbol": market.rules.symbol, "price": text8(market.price)}
+
+
+def _best(market: Market) -> dict[str, Any]:
+    """Return the best bid and ask with their quantities; zeros on a side without offers."""
+    depth = market.depth()
+    (bid, bid_quantity), (ask, ask_quantity) = (side[0] if side else [ZERO, ZERO] for side in (depth.bids, depth.asks))
+    return {
+        "symbol": market.rules.symbol,
+        "bidPrice": text8(bid),
+        "bidQty": _quantity_text(bid_quantity),
+        "askPrice": text8(ask),
+        "askQty": _quantity_text(ask_quantity),
+    }
+
+
+def _quantity_text(quantity: Decimal) -> str:
+    """Return a level's quantity; the endless book of step mode shows a large one."""
+    return text8(min(quantity, MOST_SHOWN))

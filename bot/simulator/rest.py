@@ -15,8 +15,9 @@ import msgspec
 from bot.simulator import private_endpoints as private
 from bot.simulator import public_endpoints as public
 from bot.simulator.amounts import exact
-from bot.simulator.errors import ApiError
+from bot.simulator.errors import TEXTS, ApiError, banned
 from bot.simulator.exchange import Exchange
+from bot.simulator.faults import Fault
 from bot.simulator.params import Params, parse_form
 from bot.simulator.profiles import FREE_WHEN_SUCCESSFUL, MY_TRADES_OF_ORDER_WEIGHT, WEIGHTS
 from bot.simulator.signing import check_key, check_signature, check_timing, read_timing
@@ -75,17 +76,33 @@ class RestApi:
         elif self._is_new_order(request) and exchange.faults.take("order_lost_no_reply"):
             reply = Reply(0, b"", is_cut=True)
         else:
-            reply = self._handle(request)
+            reply = self._answer(request)
         slow = exchange.faults.take("delay", request.path, request.method)
         if slow is not None:
             reply.delay_ms = slow.ms
         return reply
 
+    def _answer(self, request: HttpRequest) -> Reply:
+        """Handle a request, or answer it with the error that waits for it; `executed`: after carrying it out."""
+        exchange = self._exchange
+        fault = exchange.faults.peek("error", request.path, request.method)
+        if fault is None:
+            return self._handle(request)
+        if not fault.executed:
+            exchange.faults.take("error", request.path, request.method)
+            return self._handle(request, fault)
+        reply = self._handle(request)
+        if reply.status != 200:
+            return reply
+        exchange.faults.take("error", request.path, request.method)
+        error = documented(fault, exchange)
+        return Reply(error.status, msgspec.json.encode(error.body()), {**reply.headers, **_retry_after(error)})
+
     @staticmethod
     def _is_new_order(request: HttpRequest) -> bool:
         return request.method == "POST" and request.path == ORDER_PATH
 
-    def _handle(self, request: HttpRequest) -> Reply:
+    def _handle(self, request: HttpRequest, refusal: Fault | None = None) -> Reply:
         exchange = self._exchange
         now = exchange.now_ms()
         key = f"{request.method} {request.path}"
@@ -93,6 +110,8 @@ class RestApi:
         weight = _weight(key, request)
         try:
             exchange.request_limits.admit(request.address, weight, now)
+            if refusal is not None:
+                raise documented(refusal, exchange)
             endpoint = ENDPOINTS.get(key)
             if endpoint is None:
                 return self._with_headers(Reply(404, NOT_FOUND, content_type="text/html"), request, now)
@@ -104,15 +123,14 @@ class RestApi:
                 reply = self._after_order(reply, now)
             return reply
         except ApiError as error:
-            if self._is_new_order(request):
+            is_lost = refusal is not None and error.status >= 500
+            if self._is_new_order(request) and not is_lost:
                 if not texts:  # refused before its parameters were read
                     with contextlib.suppress(ApiError):
                         texts = _values(request)
                 exchange.note_requests()
                 exchange.books.note_rejected(texts, error.code, now)
-            reply = Reply(error.status, msgspec.json.encode(error.body()))
-            if error.retry_after_s is not None:
-                reply.headers["Retry-After"] = str(error.retry_after_s)
+            reply = Reply(error.status, msgspec.json.encode(error.body()), _retry_after(error))
             return self._with_headers(reply, request, now)
 
     def _run(self, endpoint: Endpoint, key: str, request: HttpRequest, texts: dict[str, str]) -> Any:
@@ -167,6 +185,24 @@ class RestApi:
         return reply
 
 
+def documented(fault: Fault, exchange: Exchange) -> ApiError:
+    """Return the error that a fault of kind `error` asks for: the code's text, HTTP status and Retry-After."""
+    now, code = exchange.now_ms(), fault.code
+    error = ApiError(code, fault.message or TEXTS[code], fault.status or None, fault.retry_after)
+    if error.retry_after_s is None and error.status in (418, 429):
+        if code == -1015 and exchange.profile.order_limit_sends_retry_after:
+            error.retry_after_s = exchange.order_limits.ten_seconds.seconds_left(now)
+        elif code != -1015:
+            error.retry_after_s = exchange.request_limits.seconds_left(now)
+    if error.status == 418 and fault.message is None:
+        error.message = banned(now + 1000 * (error.retry_after_s or 0))
+    return error
+
+
+def _retry_after(error: ApiError) -> dict[str, str]:
+    return {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+
+
 def _weight(key: str, request: HttpRequest) -> int:
     with_symbol, without = WEIGHTS.get(key, (1, 1))
     names = re.findall(rb"(?:^|[?&])(symbol|orderId)=", request.query)
@@ -203,7 +239,9 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "GET /api/v3/time": public.time,
     "GET /api/v3/exchangeInfo": public.exchange_info,
     "GET /api/v3/klines": public.klines,
+    "GET /api/v3/avgPrice": public.average_price,
     "GET /api/v3/ticker/price": public.ticker_price,
+    "GET /api/v3/ticker/bookTicker": public.book_ticker,
     "GET /api/v3/account": private.account,
     "POST /api/v3/order": private.new_order,
     "GET /api/v3/order": private.get_order,
@@ -213,8 +251,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "GET /api/v3/allOrders": private.all_orders,
     "GET /api/v3/myTrades": private.my_trades,
     "GET /api/v3/rateLimit/order": private.order_counts,
+    "GET /sapi/v1/account/apiRestrictions": private.api_restrictions,
 }
 SHOWS_CLOCK = frozenset({"GET /api/v3/time", "GET /api/v3/exchangeInfo"})
-SIGNED = frozenset(ENDPOINTS) - {
-    "GET /api/v3/ping", "GET /api/v3/time", "GET /api/v3/exchangeInfo", "GET /api/v3/klines", "GET /api/v3/ticker/price"
-}  # fmt: skip
+SIGNED = frozenset(key for key, endpoint in ENDPOINTS.items() if endpoint.__module__ == private.__name__)

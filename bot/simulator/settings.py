@@ -15,7 +15,7 @@ class SimulatorConfig:
     now; the exchange then trades their symbols, and those of `symbols` too where that is not the default. `speed`: how
     fast the market's time runs. `seed` None: random, and kept in `data_dir`. `interval_ms`: between two updates of a
     symbol's klines; None: the exchange's own 2000, 1000 for 1s. `step`: klines only on POST /sim/next. `data_dir` None:
-    nothing survives the process.
+    nothing survives the process. `enable_withdrawals`: the API key has a right that a bot must not have.
     """
 
     host: str = "127.0.0.1"
@@ -28,6 +28,7 @@ class SimulatorConfig:
     interval_ms: int | None = None
     step: bool = False
     data_dir: Path | None = None
+    enable_withdrawals: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ def used(desk: Desk) -> int:
         ("GET", "klines", {"symbol": "BTCUSDT", "interval": "1m"}, 2),
         ("GET", "ticker/price", {"symbol": "BTCUSDT"}, 2),
         ("GET", "ticker/price", {}, 4),
+        ("GET", "avgPrice", {"symbol": "BTCUSDT"}, 2),
+        ("GET", "ticker/bookTicker", {"symbol": "BTCUSDT"}, 2),
+        ("GET", "ticker/bookTicker", {}, 4),
     ],
 )
 def test_public_weights(desk: Desk, method: str, path: str, params: dict[str, str], weight: int) -> None:

@@ -122,6 +122,6 @@ def test_parameters_of_public_endpoints(desk: Desk) -> None:
 
 
 def test_unknown_routes_are_html_404(desk: Desk) -> None:
-    answer = desk.send("GET", "/api/v3/avgPrice", "symbol=BTCUSDT")
+    answer = desk.send("GET", "/api/v3/nothing", "symbol=BTCUSDT")
     assert (answer.status, answer.json) == (404, None)
     assert desk.send("PUT", ORDER).status == 404

@@ -1,5 +1,7 @@
 """exchangeInfo in all its forms, klines by their rules, prices."""
 
+from decimal import Decimal
+
 import pytest
 
 from bot.simulator.candles import INTERVAL_MS, bucket
@@ -140,3 +142,32 @@ def test_weeks_begin_on_monday_and_months_on_the_first() -> None:
     assert bucket(NOW, "1w")[0] == 1_699_833_600_000  # 2023-11-13
     assert bucket(NOW, "1M") == (1_698_796_800_000, 1_701_388_799_999)
     assert bucket(1_703_980_800_000, "1M") == (1_701_388_800_000, 1_704_067_199_999)  # December
+
+
+def test_average_price_is_that_of_five_minutes(desk: Desk) -> None:
+    shown = desk.get("/api/v3/avgPrice", symbol="BTCUSDT").json
+    average = desk.exchange.average_price(desk.exchange.markets["BTCUSDT"], 5)
+    assert shown == {"mins": 5, "price": f"{average:.8f}", "closeTime": desk.clock.now_ms()}
+    assert Decimal(shown["price"]) == average
+    assert set(Desk("us").get("/api/v3/avgPrice", symbol="BTCUSDT").json) == {"mins", "price"}
+    assert desk.get("/api/v3/avgPrice", symbol="NOPE").code == -1121
+    assert desk.get("/api/v3/avgPrice").code == -1102
+
+
+def test_book_ticker_shows_what_an_order_would_meet() -> None:
+    desk = Desk(symbols=("BTCUSDT", "ETHUSDT"))
+    desk.set_book(bids=[("63999", "2")], asks=[("64001", "0.5"), ("64002", "3")])
+    one = {"symbol": "BTCUSDT", "bidPrice": "63999.00000000", "bidQty": "2.00000000"}
+    one |= {"askPrice": "64001.00000000", "askQty": "0.50000000"}
+    path = "/api/v3/ticker/bookTicker"
+    assert desk.get(path, symbol="BTCUSDT").json == one
+    assert desk.get(path, symbols='["BTCUSDT"]').json == [one]
+    assert [ticker["symbol"] for ticker in desk.get(path).json] == ["BTCUSDT", "ETHUSDT"]
+    assert desk.get(path, symbol="BTCUSDT", symbols='["ETHUSDT"]').code == -1128
+    assert desk.order(quantity="0.001").json["fills"][0]["price"] == "64001.00000000"
+
+
+def test_book_ticker_of_an_endless_book_is_a_number() -> None:
+    shown = Desk(step=True).get("/api/v3/ticker/bookTicker", symbol="BTCUSDT").json
+    assert shown["bidPrice"] == shown["askPrice"]
+    assert Decimal(shown["askQty"]).is_finite()
