@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from enum import StrEnum
 from typing import Protocol
 
+from bot.domain.account import AccountOrder, AccountTrade, BookPrice
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Trade
@@ -22,12 +24,22 @@ class OrderNotSent(ExchangeError):
     """An order's bytes never left, or were refused before the exchange looked at them: there is no such order."""
 
 
-class OrderRejected(ExchangeError):
-    """The exchange refused the order for good; `code` is its error code."""
+class Consequence(StrEnum):
+    """What a refused order means beyond itself. Source: Binance, errors."""
 
-    def __init__(self, code: int, message: str) -> None:
+    NOTHING = "NOTHING"
+    REFRESH_RULES = "REFRESH_RULES"  # the rules we know are not the exchange's: read them again before the next order
+    STOP_SYMBOL = "STOP_SYMBOL"  # this account cannot trade this symbol: no more orders for it
+    HALT = "HALT"  # keys, permissions or the account are wrong: no more orders at all, a human is needed
+
+
+class OrderRejected(ExchangeError):
+    """The exchange refused the order for good; `code` is its error code, 0 where it gave none."""
+
+    def __init__(self, code: int, message: str, consequence: Consequence = Consequence.NOTHING) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
+        self.consequence = consequence
 
 
 class OrderInDoubt(ExchangeError):
@@ -89,7 +101,7 @@ class Exchange(Protocol):
         """Return the account's free amount of an asset. Raises ExchangeUnavailable, ConfigurationRefused."""
 
     def place(self, intent: OrderIntent) -> OrderReport:
-        """Send a market order and return the exchange's report.
+        """Send a market order, or a LIMIT IOC one where the intent has a limit_price; return the exchange's report.
 
         Raises OrderNotSent, OrderRejected, OrderInDoubt.
         """
@@ -103,6 +115,42 @@ class Exchange(Protocol):
     @property
     def acceptance_window_ms(self) -> int:
         """How long after a request was signed the exchange may still accept it: recvWindow + 1 s."""
+
+
+class Account(Protocol):
+    """What an exchange says of an account and its markets beyond the bot's own orders. Times in ms, oldest first.
+
+    Each call raises ExchangeUnavailable, ConfigurationRefused.
+    """
+
+    def balances(self) -> dict[str, tuple[Decimal, Decimal]]:
+        """Return what the account holds of each asset, as (free, locked)."""
+
+    def open_orders(self, symbol: str) -> list[AccountOrder]:
+        """Return a symbol's orders that are still open, whoever sent them."""
+
+    def orders_since(self, symbol: str, start_time: int) -> list[AccountOrder]:
+        """Return all orders placed at or after `start_time`, whoever sent them."""
+
+    def order_by_id(self, symbol: str, order_id: int) -> AccountOrder | None:
+        """Return an order by the exchange's id; None when the exchange says that there is none."""
+
+    def trades_since(
+        self, symbol: str, *, from_id: int | None = None, start_time: int | None = None
+    ) -> list[AccountTrade]:
+        """Return all executions with trade id >= `from_id`, or at or after `start_time`; one of the two is given."""
+
+    def average_price(self, symbol: str) -> Decimal:
+        """Return the average price of the last minutes, by which the notional of market orders is judged."""
+
+    def book_prices(self, symbols: Sequence[str]) -> dict[str, BookPrice]:
+        """Return the best bid and ask of each symbol."""
+
+    def can_trade(self) -> bool:
+        """Return whether the account may trade at all."""
+
+    def may_withdraw(self) -> bool | None:
+        """Return whether the key may take money out; None where the exchange does not tell."""
 
 
 class JournalEntry(Protocol):

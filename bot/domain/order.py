@@ -33,10 +33,11 @@ class OrderStatus(StrEnum):
 
 
 class OrderIntent(msgspec.Struct, frozen=True):
-    """A market order that is to be sent, as it is journaled before it leaves.
+    """An order that is to be sent, as it is journaled before it leaves.
 
     `quantity` is in the base asset; `close`, `open_time` and `event_time` (ms) are the deciding kline's;
-    `quote_reserved` is the money set aside for it.
+    `quote_reserved` is the money set aside for it. With a `limit_price` (quote asset per base asset) it is a LIMIT IOC
+    order, which fills no worse than that at once and lets the rest expire; without one it is a MARKET order.
     """
 
     client_order_id: str
@@ -48,6 +49,7 @@ class OrderIntent(msgspec.Struct, frozen=True):
     event_time: int
     reason: str
     quote_reserved: Decimal = ZERO
+    limit_price: Decimal | None = None
 
 
 class Fill(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
+import msgspec
 import pytest
 import requests
 
@@ -15,7 +16,7 @@ from bot.ports import ConfigurationRefused, ExchangeUnavailable, OrderInDoubt, O
 from bot.simulator import SimulatedExchange, SimulatorConfig
 from bot.supervision import SystemClock
 
-MINUTE_MS = 60_000
+MINUTE_MS, DAY_MS = 60_000, 86_400_000
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "DOGEUSDT")
 
 
@@ -195,6 +196,43 @@ class TestOrders:
             reports = list(pool.map(exchange.place, intents))
         assert [r.client_order_id for r in reports] == [i.client_order_id for i in intents]
         assert len({r.order_id for r in reports}) == len(intents)
+
+
+class TestAccount:
+    def test_trades_and_orders_are_those_placed(self, simulator, exchange):
+        start = exchange.now_ms()
+        intent = simulator.intent("0.003")
+        placed = exchange.place(intent)
+        trades = exchange.trades_since("BTCUSDT", from_id=placed.fills[0].trade_id)
+        shown = [(t.trade_id, t.order_id, t.price, t.quantity, t.commission, t.commission_asset) for t in trades]
+        assert shown == [
+            (f.trade_id, f.order_id, f.price, f.quantity, f.commission, f.commission_asset) for f in placed.fills
+        ]
+        assert all(t.is_buyer and t.symbol == "BTCUSDT" for t in trades)
+        assert exchange.trades_since("BTCUSDT", start_time=start - DAY_MS)[-len(trades) :] == trades
+        order = exchange.order_by_id("BTCUSDT", placed.order_id)
+        assert (order.client_order_id, order.status, order.side) == (
+            intent.client_order_id,
+            OrderStatus.FILLED,
+            Side.BUY,
+        )
+        assert order.quote_quantity == sum(f.quote_quantity for f in placed.fills)
+        assert order in exchange.orders_since("BTCUSDT", start - 3 * DAY_MS)
+        assert order not in exchange.open_orders("BTCUSDT")
+        assert exchange.order_by_id("BTCUSDT", 10**9) is None
+        assert exchange.can_trade()
+
+    def test_a_bound_that_the_book_does_not_reach_fills_nothing(self, simulator, exchange):
+        intent = msgspec.structs.replace(simulator.intent("0.003"), limit_price=Decimal("50000"))
+        report = exchange.place(intent)
+        assert (report.status, report.fills) == (OrderStatus.EXPIRED, ())
+        assert exchange.find(intent) == report
+
+    def test_a_bound_beyond_the_book_fills(self, simulator, exchange):
+        intent = msgspec.structs.replace(simulator.intent("0.003"), limit_price=Decimal("90000"))
+        report = exchange.place(intent)
+        assert report.status is OrderStatus.FILLED
+        assert all(f.price <= Decimal("90000") for f in report.fills)
 
 
 class TestDoubt:

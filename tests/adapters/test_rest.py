@@ -6,6 +6,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from bot.adapters.binance import BinanceExchange, BinanceMarketHistory
@@ -113,6 +114,27 @@ class TestPlace:
         assert (sent["type"], sent["side"], sent["newOrderRespType"]) == ("MARKET", "BUY", "FULL")
         assert sent["newClientOrderId"] == "bk-3f9a"
         assert abs(int(sent["timestamp"]) - NOW) < 2000, "signed by the exchange's clock, not by ours"
+
+    def test_a_bounded_order_is_limit_ioc(self, server, exchange):
+        server.on(ORDER, order_reply(status="EXPIRED", executedQty="0.005", fills=FILLS[:1], type="LIMIT"))
+        report = exchange.place(msgspec.structs.replace(INTENT, limit_price=Decimal("60010.10")))
+        (sent,) = server.to(ORDER)
+        assert (sent["type"], sent["timeInForce"], sent["price"]) == ("LIMIT", "IOC", "60010.1")
+        assert (report.status, len(report.fills)) == (OrderStatus.EXPIRED, 1)
+
+    def test_fields_that_older_replies_lack(self, server, exchange):
+        order = json.loads(order_reply()[2])
+        del order["transactTime"]
+        server.on(ORDER, reply(json.dumps(order)))
+        report = exchange.place(INTENT)
+        assert (report.status, report.detail, report.fills[0].time) == (OrderStatus.FILLED, "", 0)
+
+    def test_the_window_on_the_wire_is_the_one_that_was_set(self, server, clock):
+        exchange = BinanceExchange(server.url, clock, KEY, SECRET, recv_window_ms=1234)
+        server.on(ORDER, order_reply()).on(ACCOUNT, reply('{"balances":[]}'))
+        exchange.place(INTENT)
+        exchange.free_balance("BTC")
+        assert {sent["recvWindow"] for sent in server.to(ORDER) + server.to(ACCOUNT)} == {"1234"}
 
     def test_a_small_quantity_leaves_without_an_exponent(self, server, exchange):
         server.on(ORDER, order_reply(executedQty="0.00000001", fills=[{**FILLS[0], "qty": "0.00000001"}]))
@@ -224,7 +246,7 @@ class TestPlace:
     def test_nobody_listening_means_not_sent(self, server, clock):
         exchange = BinanceExchange(server.url, clock, KEY, SECRET)
         exchange.now_ms()
-        exchange._client._client.API_URL = f"http://127.0.0.1:{unused_port()}/api"
+        exchange._client._rest_url = f"http://127.0.0.1:{unused_port()}"
         with pytest.raises(OrderNotSent, match="Connection refused"):
             exchange.place(INTENT)
 
@@ -261,8 +283,6 @@ class TestPause:
         [
             (refusal(-1003, "Too much request weight used.", 429, Retry_After="7"), 7000),
             (refusal(-1003, "Way too much; IP banned until 1.", 418, Retry_After="120"), 120_000),
-            (refusal(-1015, "Too many new orders.", 429, Retry_After="3"), 3000),
-            (refusal(-1015, "Too many new orders.", 429), 10_000),
             (refusal(-1003, "Too much request weight used.", 429), 60_000),
             (refusal(-1003, "Too much request weight used.", 429, Retry_After="soon"), 60_000),
             (refusal(-1003, "Too many requests queued.", 400), 60_000),
@@ -287,6 +307,36 @@ class TestPause:
                 read()
         assert len(server.requests) == before
         clock.jump_ms += 1001
+        assert exchange.place(INTENT).status is OrderStatus.FILLED
+
+    def test_too_many_orders_wait_for_their_window_and_questions_go_on(self, server, exchange, clock):
+        exchange.now_ms()
+        clock.jump_ms += 10_000 - exchange.now_ms() % 10_000 + 4_000  # 4 s into a window
+        server.on(ORDER, refusal(-1015, "Too many new orders; current limit is 100 orders per 10 SECOND.", 429))
+        server.on(ACCOUNT, reply('{"balances":[]}'))
+        with pytest.raises(OrderNotSent):
+            exchange.place(INTENT)
+        with pytest.raises(OrderNotSent, match=r"pausing (6\.0|5\.\d) s"):
+            exchange.place(INTENT)
+        assert len(server.to(ORDER)) == 1
+        assert exchange.free_balance("BTC") == 0
+        server.on(ORDER, order_reply())
+        clock.jump_ms += 6_000
+        assert exchange.place(INTENT).status is OrderStatus.FILLED
+
+    def test_an_overloaded_exchange_is_asked_about_orders_and_gets_exits_only(self, server, exchange, clock):
+        busy = refusal(-1008, "Server is currently overloaded with other requests.", 503)
+        server.on(ORDER, busy, order_reply())
+        with pytest.raises(OrderInDoubt):
+            exchange.place(INTENT)
+        with pytest.raises(OrderNotSent, match="pausing"):
+            exchange.place(INTENT)
+        with pytest.raises(ExchangeUnavailable, match="pausing"):
+            exchange.free_balance("BTC")
+        server.on(TRADES, trades_reply(*FILLS))
+        assert exchange.find(INTENT).status is OrderStatus.FILLED
+        assert exchange.place(msgspec.structs.replace(INTENT, side=Side.SELL)).status is OrderStatus.FILLED
+        clock.jump_ms += 60_000
         assert exchange.place(INTENT).status is OrderStatus.FILLED
 
     def test_a_firewall_is_left_alone_for_minutes(self, server, exchange, clock):
@@ -527,18 +577,13 @@ def hasty_threads():
 
 
 def test_threads_never_get_one_anothers_reply(server, exchange, hasty_threads):
-    def info(params):
-        return reply(
-            json.dumps({"symbols": [symbol_info(s, MIN_NOTIONAL="10") for s in json.loads(params["symbols"])]})
-        )
+    server.on("/api/v3/avgPrice", lambda params: reply(json.dumps({"price": params["symbol"]})))
 
-    server.on(INFO, info)
-
-    def own_replies(symbol):
-        return all(set(exchange.rules([symbol])) == {symbol} for _ in range(40))
+    def own_replies(price):
+        return all(exchange.average_price(price) == Decimal(price) for _ in range(40))
 
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(own_replies, [f"A{i}USDT" for i in range(8)]))
+        assert all(pool.map(own_replies, [f"1{i}" for i in range(8)]))
 
 
 @pytest.mark.parametrize("name", ["BOT_API_KEY", "BOT_API_SECRET"])

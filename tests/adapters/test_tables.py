@@ -8,11 +8,13 @@ from bot.adapters.binance import PROFILES
 from bot.adapters.binance.errors import (
     _BY_REACTION,
     CODES,
-    ENGINE_CODES,
+    CODES_WITH_TEXTS,
     HINTS,
     REGION_BLOCKED,
+    Hold,
     Reaction,
     describe,
+    hold_after,
     reaction_to,
 )
 
@@ -23,7 +25,7 @@ def test_each_code_has_one_reaction():
 
 def test_whatever_needs_a_human_says_the_fix():
     assert set(HINTS) == {code for code, reaction in CODES.items() if reaction is Reaction.HALT}
-    assert set(CODES) >= ENGINE_CODES
+    assert set(CODES) >= CODES_WITH_TEXTS
 
 
 @pytest.mark.parametrize(
@@ -34,14 +36,43 @@ def test_whatever_needs_a_human_says_the_fix():
         (451, 0, "", Reaction.HALT),
         (503, -2010, "Account has insufficient balance for requested action.", Reaction.ASK),
         (400, -2010, "Duplicate order sent.", Reaction.ASK),
-        (400, -2010, "a text of tomorrow", Reaction.STOP),
-        (400, -1013, "Duplicate order sent.", Reaction.STOP),
+        (400, -2010, "a text of tomorrow", Reaction.STOP_REQUEST),
+        (400, -1111, "Duplicate order sent.", Reaction.REFRESH_FILTERS),
         (400, -4711, "", Reaction.ASK),
         (404, 0, "", Reaction.ASK),
     ],
 )
 def test_reactions(status, code, message, reaction):
     assert reaction_to(status, code, message) is reaction
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "retry_after", "held"),
+    [
+        (429, -1003, "", "7", (Hold.ALL, 7_000)),
+        (429, -1003, "", None, (Hold.ALL, 60_000)),
+        (429, 0, "", "soon", (Hold.ALL, 60_000)),
+        (400, -1003, "Too many requests queued.", None, (Hold.ALL, 60_000)),
+        (418, -1003, "", "120", (Hold.ALL, 120_000)),
+        (418, -1003, "IP banned until 1795557100000. Please", None, (Hold.ALL, 40_000)),
+        (418, -1003, "IP banned until 1795557000000. Please", None, (Hold.ALL, 0)),
+        (418, 0, "", None, (Hold.ALL, 120_000)),
+        (403, 0, "", None, (Hold.ALL, 120_000)),
+        (429, -1015, "", "3", (Hold.ORDERS, 3_000)),
+        (429, -1015, "current limit is 100 orders per 10 SECOND.", None, (Hold.ORDERS, 10_000)),
+        (429, -1015, "current limit is 200000 orders per 1 DAY.", None, (Hold.ORDERS, 7_740_000)),
+        (429, -1015, "no window named", None, (Hold.ORDERS, 10_000)),
+        (429, -1015, "0 orders per 0 DAY", None, (Hold.ORDERS, 10_000)),
+        (503, -1008, "", None, (Hold.ENTRIES, 60_000)),
+        (503, -1008, "", "5", (Hold.ENTRIES, 5_000)),
+        (400, -2010, "", "5", None),
+        (403, -2015, "", None, None),
+        (503, 0, "", "5", None),
+    ],
+)
+def test_what_may_not_leave_after_a_reply(status, code, message, retry_after, held):
+    now = 1_795_557_060_000  # 21:51:00 UTC, 129 minutes before the day ends
+    assert hold_after(status, code, message, retry_after, now) == held
 
 
 def test_a_description_is_one_short_line():

@@ -73,6 +73,13 @@ def test_an_intent_is_recorded_once(journal):
     assert (entry.intent, entry.status, entry.fills) == (first, OrderStatus.RECORDED, ())
 
 
+def test_a_limit_price_is_kept_to_the_last_decimal(journal):
+    limited = msgspec.structs.replace(an_intent(), limit_price=Decimal("0.00000001"))
+    journal.record(limited)
+    journal.settle(a_report())
+    assert journal.entry("bh-1").intent == limited
+
+
 def test_a_settled_order_has_its_end_and_its_fills_in_their_order(journal):
     journal.record(an_intent())
     fills = a_fill(trade_id=9, quantity="0.3"), a_fill(trade_id=4, quantity="0.7")

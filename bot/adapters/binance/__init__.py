@@ -1,7 +1,8 @@
 """Binance and Binance US behind the ports: live klines, history, rules and orders."""
 
 from bot.adapters.binance.profiles import PROFILES, Hosts, Profile
-from bot.adapters.binance.rest import BinanceExchange, BinanceMarketHistory
+from bot.adapters.binance.public import BinanceMarketHistory
+from bot.adapters.binance.rest import BinanceExchange
 from bot.adapters.binance.stream import BinanceKlineConnection, BinanceMarketStream
 
 __all__ = [

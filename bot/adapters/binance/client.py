@@ -17,7 +17,9 @@ import urllib3
 from binance.client import Client
 from requests.utils import get_environ_proxies
 
-from bot.adapters.binance.errors import CallFailed, Reaction, describe, pause_ms, reaction_to
+from bot.adapters.binance.budget import Budget, Priority
+from bot.adapters.binance.errors import CallFailed, Reaction, describe, hold_after, reaction_to
+from bot.adapters.binance.profiles import PROFILES
 from bot.adapters.binance.replies import ErrorReply, TimeReply, complaint
 from bot.ports import ConfigurationRefused
 from bot.supervision import Clock
@@ -45,24 +47,10 @@ def _decoder(shape: type[T]) -> msgspec.json.Decoder[T]:
     return decoder
 
 
-class _Refused(Exception):
-    """A reply that is no success."""
-
-    def __init__(self, response: requests.Response) -> None:
-        try:
-            reply = _errors.decode(response.content)
-        except (ValueError, RecursionError):
-            reply = ErrorReply(code=0)  # HTML of a firewall or a gateway, or nothing
-        super().__init__(response.status_code, reply.code)
-        self.status = response.status_code
-        self.reply = reply
-        self.retry_after: str | None = response.headers.get("Retry-After")
-
-
 class _ThreadedClient(Client):  # type: ignore[misc]  # the library has no types
     """python-binance's client with a session and a last response for each thread, which it would share.
 
-    Its replies are the bytes as received; a reply that is no success raises `_Refused`.
+    Its replies are the responses as received, whatever their status.
     """
 
     def __init__(
@@ -122,14 +110,12 @@ class _ThreadedClient(Client):  # type: ignore[misc]  # the library has no types
         """The library sets it to 0 at its start."""
 
     @staticmethod
-    def _handle_response(response: requests.Response) -> bytes:
-        if not 200 <= response.status_code < 300:
-            raise _Refused(response)
-        return response.content
+    def _handle_response(response: requests.Response) -> requests.Response:
+        return response
 
 
 class RestClient:
-    """Asks one REST host, from any number of threads. After a 429 or 418 it asks nothing until the pause is over."""
+    """Asks one REST host within its budget, from any number of threads."""
 
     def __init__(
         self,
@@ -140,6 +126,8 @@ class RestClient:
         recv_window_ms: int = 3000,
         connect_timeout_ms: int = 2000,
         read_timeout_ms: int = 5000,
+        profile: str = "com",
+        budget: Budget | None = None,
     ) -> None:
         rest_url = rest_url.rstrip("/")
         parts = urlsplit(rest_url)
@@ -154,39 +142,48 @@ class RestClient:
         self._read_timeout_ms = read_timeout_ms
         timeout_s = (connect_timeout_ms / 1000, read_timeout_ms / 1000)
         self._client = _ThreadedClient(rest_url, api_key, api_secret, recv_window_ms, timeout_s, self.estimate_ms)
-        self._lock = threading.Lock()
-        self._paused_until = 0
-        self._pause_reason = ""
+        self._profile = PROFILES[profile]
+        self.budget = budget or Budget(clock)
         self._ahead_ms: int | None = None
         self._sync_due = 0
 
     def __repr__(self) -> str:
         return f"RestClient({self._rest_url!r})"
 
-    def get(self, path: str, params: Mapping[str, object], shape: type[T], signed: bool = False) -> T:
+    def get(
+        self,
+        path: str,
+        params: Mapping[str, object],
+        shape: type[T],
+        signed: bool = False,
+        priority: Priority = Priority.REST,
+    ) -> T:
         """Return a GET's reply, decoded once into `shape`. Raises CallFailed."""
-        return self._ask("get", path, params, shape, signed)
+        return self._ask("get", path, params, shape, signed, priority)
 
-    def post(self, path: str, params: Mapping[str, object], shape: type[T]) -> T:
-        """Return a signed POST's reply, decoded once into `shape`. Raises CallFailed."""
-        return self._ask("post", path, params, shape, signed=True)
+    def post_order(self, params: Mapping[str, object], shape: type[T], priority: Priority) -> T:
+        """Send a signed order and return its reply, decoded once into `shape`. Raises CallFailed."""
+        return self._ask("post", "order", params, shape, True, priority)
 
-    def server_time(self) -> int:
+    def server_time(self, priority: Priority = Priority.REST) -> int:
         """Return the exchange's clock as it says itself. Raises CallFailed."""
-        return self._ask("get", "time", {}, TimeReply, signed=False).serverTime
+        return self._ask("get", "time", {}, TimeReply, False, priority).serverTime
 
-    def now_ms(self) -> int:
+    def now_ms(self, priority: Priority = Priority.REST) -> int:
         """Return the exchange's clock as measured, without a request while the measurement is young.
+
+        An order does not wait for a new measurement: it takes one of up to twice that age.
 
         Raises CallFailed if there is no measurement at all.
         """
+        patience = SYNC_EVERY_MS if priority in (Priority.EXIT, Priority.ENTRY) else 0
         if self._ahead_ms is None:
-            self._sync()
-        elif self._clock.monotonic_ms() >= self._sync_due:
+            self._sync(priority)
+        elif self._clock.monotonic_ms() >= self._sync_due + patience:
             try:
-                self._sync()
+                self._sync(priority)
             except CallFailed:
-                self._sync_due = self._clock.monotonic_ms() + SYNC_AGAIN_MS
+                self._sync_due = self._clock.monotonic_ms() - patience + SYNC_AGAIN_MS
         return self.estimate_ms()
 
     def estimate_ms(self) -> int:
@@ -196,7 +193,7 @@ class RestClient:
         # On the monotonic clock, so that a step of the machine's own clock moves neither signatures nor deadlines.
         return self._clock.monotonic_ms() + self._ahead_ms
 
-    def _sync(self) -> None:
+    def _sync(self, priority: Priority) -> None:
         """Measure the exchange's clock: serverTime - (sent + received) / 2. Raises CallFailed.
 
         The better of two: the first request also pays for opening the connection, which is no part of the way back.
@@ -204,43 +201,49 @@ class RestClient:
         measured = []
         for _ in range(2):
             sent = self._clock.monotonic_ms()
-            server_time = self.server_time()
+            server_time = self.server_time(priority)
             received = self._clock.monotonic_ms()
             measured.append((received - sent, server_time - (sent + received) // 2))
         self._ahead_ms = min(measured)[1]
         self._sync_due = self._clock.monotonic_ms() + SYNC_EVERY_MS
 
-    def _ask(self, verb: str, path: str, params: Mapping[str, object], shape: type[T], signed: bool) -> T:
+    def _ask(
+        self, verb: str, path: str, params: Mapping[str, object], shape: type[T], signed: bool, priority: Priority
+    ) -> T:
         if signed:
             try:
-                self.now_ms()
+                self.now_ms(priority)
             except CallFailed as failed:
                 # The clock could not be read, so that nothing was signed or sent.
                 reaction = Reaction.NOT_SENT if failed.reaction is Reaction.ASK else failed.reaction
                 raise CallFailed(reaction, f"no clock: {failed}", failed.code) from None
         try:
-            body = self._send(verb, path, params, signed)
+            body = self._send(verb, path, params, signed, priority)
         except CallFailed as failed:
             if not signed or failed.reaction is not Reaction.RESYNC:
                 raise
             try:
-                self._sync()
+                self._sync(priority)
             except CallFailed:
                 raise failed from None
-            body = self._send(verb, path, params, signed)  # a refusal for its time was not executed
+            body = self._send(verb, path, params, signed, priority)  # a refusal for its time was not executed
         try:
             return _decoder(shape).decode(body)
         except (ValueError, RecursionError) as error:
             raise CallFailed(Reaction.ASK, f"{path}: reply not understood: {complaint(error)}") from None
 
-    def _send(self, verb: str, path: str, params: Mapping[str, object], signed: bool) -> bytes:
-        left_ms = self._paused_until - self._clock.monotonic_ms()
-        if left_ms > 0:
-            raise CallFailed(Reaction.WAIT, f"{path}: pausing {left_ms / 1000:.1f} s more after {self._pause_reason}")
+    def _send(self, verb: str, path: str, params: Mapping[str, object], signed: bool, priority: Priority) -> bytes:
+        method = verb.upper()
+        weight = self._profile.weight(method, path, params)
         try:
-            body: bytes = self._client._request_api(verb, path, signed, data=dict(params))
-        except _Refused as refused:
-            raise self._refusal(path, refused) from None
+            ticket = self.budget.admit(self.estimate_ms(), weight, priority, is_order=method == "POST")
+        except CallFailed as failed:
+            raise CallFailed(failed.reaction, f"{path}: {failed}") from None
+        headers: Mapping[str, str] | None = None
+        url = self._rest_url + (path if path.startswith("/") else f"/api/v3/{path}")
+        try:
+            response = self._client._request(verb, url, signed, data=dict(params))
+            headers = {name.lower(): value for name, value in response.headers.items()}
         except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
             # `from None`: the library's own text shows the whole URL, signature included.
             if _never_left(error):
@@ -248,16 +251,25 @@ class RestClient:
             if isinstance(error, requests.exceptions.ReadTimeout):
                 raise CallFailed(Reaction.ASK, f"{path}: no reply within {self._read_timeout_ms} ms") from None
             raise CallFailed(Reaction.ASK, f"{path}: connection lost: {_cause(error)}") from None
+        finally:
+            self.budget.settle(ticket, headers)
+        body: bytes = response.content
+        if not 200 <= response.status_code < 300:
+            raise self._refusal(path, response.status_code, body, headers)
         return body
 
-    def _refusal(self, path: str, refused: _Refused) -> CallFailed:
-        status, code, message = refused.status, refused.reply.code, refused.reply.msg
-        wait_ms = pause_ms(status, code, refused.retry_after)
-        if wait_ms:
-            with self._lock:
-                self._paused_until = max(self._paused_until, self._clock.monotonic_ms() + wait_ms)
-                self._pause_reason = f"HTTP {status}"
-        return CallFailed(reaction_to(status, code, message), f"{path}: {describe(status, code, message)}", code)
+    def _refusal(self, path: str, status: int, body: bytes, headers: Mapping[str, str]) -> CallFailed:
+        try:
+            reply = _errors.decode(body)
+        except (ValueError, RecursionError):
+            reply = ErrorReply(code=0)  # HTML of a firewall or a gateway, or nothing
+        code, message = reply.code, reply.msg
+        held = hold_after(status, code, message, headers.get("retry-after"), self.estimate_ms())
+        if held:
+            self.budget.hold(*held, f"HTTP {status}")
+        return CallFailed(
+            reaction_to(status, code, message), f"{path}: {describe(status, code, message)}", code, status
+        )
 
 
 _BEFORE_THE_REQUEST = (

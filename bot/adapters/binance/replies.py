@@ -10,8 +10,10 @@ from typing import Annotated
 import msgspec
 
 from bot.domain.kline import Kline
+from bot.domain.order import Side
 
 _NUMBER = r"[0-9]{1,20}(?:\.[0-9]{1,20})?\Z"
+Number = Annotated[str, msgspec.Meta(pattern=rf"\A-?{_NUMBER}")]
 NotNegative = Annotated[str, msgspec.Meta(pattern=rf"\A{_NUMBER}")]
 Positive = Annotated[str, msgspec.Meta(pattern=rf"\A(?=[0.]*[1-9]){_NUMBER}")]
 # Before the year 5138; a time in microseconds is above it and refused.
@@ -59,7 +61,7 @@ class OrderReply(msgspec.Struct):
     expiryReason: str = ""  # noqa: N815
 
 
-class TradeReply(msgspec.Struct):
+class TradeReply(msgspec.Struct, kw_only=True):
     """One execution in the account's list of trades."""
 
     id: int
@@ -71,6 +73,40 @@ class TradeReply(msgspec.Struct):
     time: TimeMs
 
 
+class AccountOrderReply(msgspec.Struct):
+    """One order in a list of the account's."""
+
+    symbol: Text
+    orderId: int  # noqa: N815
+    clientOrderId: Text  # noqa: N815
+    side: Side
+    status: Text
+    origQty: NotNegative  # noqa: N815
+    executedQty: NotNegative  # noqa: N815
+    time: TimeMs
+    cummulativeQuoteQty: Number = "-1"  # noqa: N815 - negative: not known
+
+
+class AccountTradeReply(TradeReply, kw_only=True):
+    """The same list, read for the whole account."""
+
+    symbol: Text
+    quoteQty: NotNegative  # noqa: N815
+    isBuyer: bool  # noqa: N815
+
+
+class AveragePriceReply(msgspec.Struct):
+    price: Positive
+
+
+class BookTickerReply(msgspec.Struct):
+    """The best prices of a book; zero where nobody stands on that side."""
+
+    symbol: Text
+    bidPrice: NotNegative  # noqa: N815
+    askPrice: NotNegative  # noqa: N815
+
+
 class BalanceReply(msgspec.Struct):
     asset: Text
     free: NotNegative
@@ -79,6 +115,13 @@ class BalanceReply(msgspec.Struct):
 
 class AccountReply(msgspec.Struct):
     balances: list[BalanceReply]
+    canTrade: bool = True  # noqa: N815
+
+
+class KeyReply(msgspec.Struct):
+    """What a key may do."""
+
+    enableWithdrawals: bool  # noqa: N815
 
 
 def complaint(error: Exception) -> str:

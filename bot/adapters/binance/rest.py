@@ -1,129 +1,44 @@
-"""Which call answers a port's question, and what its reply means for klines, rules, orders and fills.
+"""Which call answers a question about the account, and what its reply means for orders, fills and balances.
 
 Source: Binance, REST API; contract, section 5.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import NoReturn
 
-import msgspec
-
+from bot.adapters.binance.budget import Budget, Priority
 from bot.adapters.binance.client import RestClient
 from bot.adapters.binance.errors import (
     ARCHIVED_ORDER,
-    BAD_SYMBOL,
-    ILLEGAL_CHARACTERS,
-    ORDER_ERRORS,
     UNKNOWN_ORDER,
     CallFailed,
-    Reaction,
+    order_error,
 )
-from bot.adapters.binance.replies import AccountReply, KlineRow, OrderReply, TradeReply, kline_of_row
-from bot.domain.filters import FilterError, SymbolRules, rules_from_exchange_info
-from bot.domain.kline import Kline
+from bot.adapters.binance.public import PAGE, PublicCalls, fail_read
+from bot.adapters.binance.replies import (
+    AccountOrderReply,
+    AccountReply,
+    AccountTradeReply,
+    KeyReply,
+    OrderReply,
+    TradeReply,
+)
+from bot.domain.account import AccountOrder, AccountTrade
 from bot.domain.money import ZERO, add, multiply, plain
-from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus
-from bot.ports import ConfigurationRefused, ExchangeUnavailable, OrderInDoubt, OrderRejected
+from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side
+from bot.ports import ConfigurationRefused, ExchangeUnavailable, OrderInDoubt
 from bot.supervision import Clock
 
 # The statuses that an exchange can give; two of ours it cannot.
 _STATUSES = {s.value: s for s in OrderStatus if s not in (OrderStatus.RECORDED, OrderStatus.NOT_PLACED)}
-PAGE = 1000  # the most rows that klines and myTrades give at once
-SYMBOLS_A_REQUEST = 100  # so that the address stays far below what servers accept
+DAY_MS = 86_400_000  # the longest span that allOrders takes
 
 
-class _PublicCalls:
-    """What Binance tells everybody: klines of the past, trading rules, its clock."""
+class BinanceExchange(PublicCalls):
+    """An account at Binance: its orders, trades and balances. Thread-safe; the keys show nowhere.
 
-    def __init__(self, client: RestClient) -> None:
-        self._client = client
-
-    def closed_klines(self, symbol: str, interval: str, start_time: int) -> list[Kline]:
-        """Return all closed klines with open_time >= `start_time` (ms), oldest first.
-
-        Raises ExchangeUnavailable, also where a row cannot be believed, and ConfigurationRefused.
-        """
-        klines: list[Kline] = []
-        try:
-            self._client.now_ms()  # whoever only reads history has its estimate measured here
-            # Asked before the rows: a kline that ended after this may still have been open in its row.
-            now = self._client.server_time()
-            while True:
-                params = {"symbol": symbol, "interval": interval, "startTime": start_time, "limit": PAGE}
-                rows = self._client.get("klines", params, list[KlineRow])
-                for row in rows:
-                    if row[0] < start_time:
-                        raise ExchangeUnavailable(f"klines of {symbol} do not come in the order of their times")
-                    start_time = row[0] + 1
-                    if row[6] < now:
-                        klines.append(kline_of_row(symbol, interval, row))
-                if len(rows) < PAGE:
-                    return klines
-        except CallFailed as failed:
-            _fail_read(failed)
-
-    def rules(self, symbols: Sequence[str]) -> dict[str, SymbolRules]:
-        """Return the symbols' trading rules.
-
-        Raises ExchangeUnavailable, and ConfigurationRefused naming a symbol that the exchange does not have.
-        """
-        rules: dict[str, SymbolRules] = {}
-        for first in range(0, len(symbols), SYMBOLS_A_REQUEST):
-            rules.update(self._rules_of(symbols[first : first + SYMBOLS_A_REQUEST]))
-        return rules
-
-    def now_ms(self) -> int:
-        """Return the exchange's clock, measured every few minutes. Raises ExchangeUnavailable, ConfigurationRefused."""
-        try:
-            return self._client.now_ms()
-        except CallFailed as failed:
-            _fail_read(failed)
-
-    def estimated_now_ms(self) -> int:
-        """Return the exchange's clock as last measured, the machine's own before that. Never asks, never raises."""
-        return self._client.estimate_ms()
-
-    def _rules_of(self, symbols: Sequence[str]) -> dict[str, SymbolRules]:
-        try:
-            info = self._client.get("exchangeInfo", {"symbols": msgspec.json.encode(list(symbols)).decode()}, dict)
-        except CallFailed as failed:
-            if failed.code not in (BAD_SYMBOL, ILLEGAL_CHARACTERS):
-                _fail_read(failed)
-            if len(symbols) == 1:
-                raise ConfigurationRefused(
-                    f"{symbols[0]}: no such symbol at this exchange: mend `symbols` or exchange.profile"
-                ) from None
-            # The exchange refuses the whole list without a name: each alone tells which it was.
-            return {symbol: rules for one in symbols for symbol, rules in self._rules_of([one]).items()}
-        try:
-            rules = rules_from_exchange_info(info, symbols)
-        except FilterError as error:
-            raise ConfigurationRefused(f"exchangeInfo: {error}") from None
-        missing = [symbol for symbol in symbols if symbol not in rules]
-        if missing:
-            raise ExchangeUnavailable(f"exchangeInfo left out {', '.join(missing)}")
-        return rules
-
-
-class BinanceMarketHistory(_PublicCalls):
-    """Klines of the past, trading rules and the exchange's clock, without a key. Thread-safe.
-
-    `rest_url` is scheme, host and port; ConfigurationRefused is raised if it is not.
-    """
-
-    def __init__(
-        self, rest_url: str, clock: Clock, connect_timeout_ms: int = 2000, read_timeout_ms: int = 5000
-    ) -> None:
-        super().__init__(
-            RestClient(rest_url, clock, connect_timeout_ms=connect_timeout_ms, read_timeout_ms=read_timeout_ms)
-        )
-
-
-class BinanceExchange(_PublicCalls):
-    """An account at Binance: balances and market orders. Thread-safe; the keys show nowhere.
-
-    ConfigurationRefused is raised if `rest_url` or a key cannot be used at all.
+    ConfigurationRefused is raised if `rest_url` or a key cannot be used at all. `budget` is shared by all who ask
+    that host.
     """
 
     def __init__(
@@ -135,12 +50,13 @@ class BinanceExchange(_PublicCalls):
         recv_window_ms: int = 3000,
         connect_timeout_ms: int = 2000,
         read_timeout_ms: int = 5000,
+        profile: str = "com",
+        budget: Budget | None = None,
     ) -> None:
         if not api_key or not api_secret:
             raise ConfigurationRefused("no API key: set BOT_API_KEY and BOT_API_SECRET")
-        super().__init__(
-            RestClient(rest_url, clock, api_key, api_secret, recv_window_ms, connect_timeout_ms, read_timeout_ms)
-        )
+        timeouts = (connect_timeout_ms, read_timeout_ms)
+        super().__init__(RestClient(rest_url, clock, api_key, api_secret, recv_window_ms, *timeouts, profile, budget))
         self._recv_window_ms = recv_window_ms
 
     @property
@@ -150,10 +66,7 @@ class BinanceExchange(_PublicCalls):
 
     def balances(self) -> dict[str, tuple[Decimal, Decimal]]:
         """Return what the account holds of each asset, as (free, locked). Raises as the port says of reads."""
-        try:
-            account = self._client.get("account", {}, AccountReply, signed=True)
-        except CallFailed as failed:
-            _fail_read(failed)
+        account = self.read("account", {}, AccountReply)
         return {one.asset: (Decimal(one.free), Decimal(one.locked)) for one in account.balances}
 
     def free_balance(self, asset: str) -> Decimal:
@@ -161,8 +74,82 @@ class BinanceExchange(_PublicCalls):
         free, _ = self.balances().get(asset, (ZERO, ZERO))
         return free
 
+    def can_trade(self) -> bool:
+        """Return whether the account may trade at all. Raises as the port says of reads."""
+        return self.read("account", {}, AccountReply).canTrade
+
+    def may_withdraw(self) -> bool | None:
+        """Return whether the key may take money out; None where the exchange does not tell, as the testnet.
+
+        Raises as the port says of reads.
+        """
+        try:
+            return self._client.get("/sapi/v1/account/apiRestrictions", {}, KeyReply, signed=True).enableWithdrawals
+        except CallFailed as failed:
+            if failed.status == 404:
+                return None
+            fail_read(failed)
+
+    def open_orders(self, symbol: str) -> list[AccountOrder]:
+        """Return a symbol's orders that are still open, whoever sent them. Raises as the port says of reads."""
+        return [_account_order(o) for o in self.read("openOrders", {"symbol": symbol}, list[AccountOrderReply])]
+
+    def orders_since(self, symbol: str, start_time: int) -> list[AccountOrder]:
+        """Return all orders placed at or after `start_time` (ms), oldest first, whoever sent them.
+
+        Asked a day at a time; from a day with more than a page of them on, page by page. Raises as the port says of
+        reads.
+        """
+        orders: list[AccountOrderReply] = []
+        now = self.now_ms()
+        while start_time <= now:
+            params = {"symbol": symbol, "startTime": start_time, "endTime": start_time + DAY_MS - 1, "limit": PAGE}
+            page = self.read("allOrders", params, list[AccountOrderReply])
+            orders += page
+            while len(page) == PAGE:
+                params = {"symbol": symbol, "orderId": page[-1].orderId + 1, "limit": PAGE}
+                page = self.read("allOrders", params, list[AccountOrderReply])
+                orders += page
+                start_time = now  # these have no end: they go on to the last order
+            start_time += DAY_MS
+        return [_account_order(order) for order in orders]
+
+    def order_by_id(self, symbol: str, order_id: int) -> AccountOrder | None:
+        """Return an order by the exchange's id; None when the exchange says that there is none.
+
+        Raises as the port says of reads.
+        """
+        params = {"symbol": symbol, "orderId": order_id}
+        try:
+            order = self._client.get("order", params, AccountOrderReply, signed=True, priority=Priority.QUESTION)
+        except CallFailed as failed:
+            if failed.code in (UNKNOWN_ORDER, ARCHIVED_ORDER):
+                return None
+            fail_read(failed)
+        if order.symbol != symbol or order.orderId != order_id:
+            raise ExchangeUnavailable(f"asked for order {order_id} of {symbol}, told of {order.orderId}")
+        return _account_order(order)
+
+    def trades_since(
+        self, symbol: str, *, from_id: int | None = None, start_time: int | None = None
+    ) -> list[AccountTrade]:
+        """Return all executions with trade id >= `from_id`, or at or after `start_time` (ms), oldest first.
+
+        Exactly one of the two is given: the exchange takes no other pair. Raises as the port says of reads.
+        """
+        if (from_id is None) == (start_time is None):
+            raise ValueError("give from_id or start_time, not both")
+        trades: list[AccountTradeReply] = []
+        params: dict[str, object] = {"fromId": from_id} if from_id is not None else {"startTime": start_time}
+        while True:
+            page = self.read("myTrades", {"symbol": symbol, "limit": PAGE, **params}, list[AccountTradeReply])
+            trades += page
+            if len(page) < PAGE:
+                return [_account_trade(trade) for trade in trades]
+            params = {"fromId": page[-1].id + 1}
+
     def place(self, intent: OrderIntent) -> OrderReport:
-        """Send a market order and return its final report with every fill as the exchange reported it.
+        """Send an order and return its final report with every fill as the exchange reported it.
 
         Raises OrderNotSent, OrderRejected, OrderInDoubt; the last also where the reply is not final or its fills are
         not all of the order.
@@ -175,11 +162,13 @@ class BinanceExchange(_PublicCalls):
             "newClientOrderId": intent.client_order_id,
             "newOrderRespType": "FULL",
         }
+        if intent.limit_price is not None:
+            params |= {"type": "LIMIT", "timeInForce": "IOC", "price": plain(intent.limit_price)}
+        priority = Priority.EXIT if intent.side is Side.SELL else Priority.ENTRY
         try:
-            order = self._client.post("order", params, OrderReply)
+            order = self._client.post_order(params, OrderReply, priority)
         except CallFailed as failed:
-            raised = ORDER_ERRORS.get(failed.reaction)
-            raise (raised(str(failed)) if raised else OrderRejected(failed.code, str(failed))) from None
+            raise order_error(failed) from None
         status = _final_status(order)
         fills = [
             _fill(intent, order.orderId, f.tradeId, f.price, f.qty, f.commission, f.commissionAsset, order.transactTime)
@@ -198,14 +187,14 @@ class BinanceExchange(_PublicCalls):
         """
         params = {"symbol": intent.symbol, "origClientOrderId": intent.client_order_id}
         try:
-            order = self._client.get("order", params, OrderReply, signed=True)
+            order = self._client.get("order", params, OrderReply, signed=True, priority=Priority.QUESTION)
         except CallFailed as failed:
             if failed.code == UNKNOWN_ORDER:
                 return None
             if failed.code == ARCHIVED_ORDER:
                 # Cancelled or expired without a fill more than 90 days ago.
                 return OrderReport(intent.client_order_id, 0, intent.symbol, OrderStatus.EXPIRED, detail="archived")
-            _fail_read(failed)
+            fail_read(failed)
         if not _is_answer(order, intent):
             raise ExchangeUnavailable(f"asked for {intent.client_order_id}, told of {order.clientOrderId}")
         status = _final_status(order)
@@ -221,9 +210,9 @@ class BinanceExchange(_PublicCalls):
         params: dict[str, object] = {"symbol": intent.symbol, "orderId": order.orderId, "limit": PAGE}
         while True:
             try:
-                page = self._client.get("myTrades", params, list[TradeReply], signed=True)
+                page = self._client.get("myTrades", params, list[TradeReply], signed=True, priority=Priority.QUESTION)
             except CallFailed as failed:
-                _fail_read(failed)
+                fail_read(failed)
             fills += [
                 _fill(intent, order.orderId, t.id, t.price, t.qty, t.commission, t.commissionAsset, t.time)
                 for t in page
@@ -232,12 +221,6 @@ class BinanceExchange(_PublicCalls):
             if len(page) < PAGE:
                 return fills
             params["fromId"] = page[-1].id + 1
-
-
-def _fail_read(failed: CallFailed) -> NoReturn:
-    if failed.reaction is Reaction.HALT:
-        raise ConfigurationRefused(str(failed)) from None
-    raise ExchangeUnavailable(str(failed)) from None
 
 
 def _is_answer(order: OrderReply, intent: OrderIntent) -> bool:
@@ -298,4 +281,34 @@ def _report(intent: OrderIntent, order: OrderReply, status: OrderStatus, fills: 
         status=status,
         fills=tuple(fills),
         detail="" if order.expiryReason == "NONE" else order.expiryReason,
+    )
+
+
+def _account_order(order: AccountOrderReply) -> AccountOrder:
+    quote_quantity = Decimal(order.cummulativeQuoteQty)
+    return AccountOrder(
+        order_id=order.orderId,
+        client_order_id=order.clientOrderId,
+        symbol=order.symbol,
+        side=order.side,
+        status=_STATUSES.get(order.status),
+        quantity=Decimal(order.origQty),
+        executed_quantity=Decimal(order.executedQty),
+        quote_quantity=None if quote_quantity < 0 else quote_quantity,
+        time=order.time,
+    )
+
+
+def _account_trade(trade: AccountTradeReply) -> AccountTrade:
+    return AccountTrade(
+        trade_id=trade.id,
+        order_id=trade.orderId,
+        symbol=trade.symbol,
+        price=Decimal(trade.price),
+        quantity=Decimal(trade.qty),
+        quote_quantity=Decimal(trade.quoteQty),
+        commission=Decimal(trade.commission),
+        commission_asset=trade.commissionAsset,
+        is_buyer=trade.isBuyer,
+        time=trade.time,
     )

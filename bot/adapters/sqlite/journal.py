@@ -59,11 +59,13 @@ MIGRATIONS: Sequence[Migration] = (
         "CREATE INDEX fills_of_an_order ON fills (client_order_id, position)",
         "CREATE TABLE notes (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
     ),
+    # NULL: a market order, as all before were.
+    ("ALTER TABLE intents ADD COLUMN limit_price TEXT",),
 )
 
 _INTENT_COLUMNS = (
-    "client_order_id, symbol, side, quantity, close, open_time, event_time, reason, quote_reserved, status, order_id, "
-    "detail"
+    "client_order_id, symbol, side, quantity, close, open_time, event_time, reason, quote_reserved, limit_price, "
+    "status, order_id, detail"
 )
 _FILL_COLUMNS = (
     "client_order_id, order_id, trade_id, symbol, side, price, quantity, quote_quantity, commission, commission_asset, "
@@ -114,11 +116,13 @@ class SqliteJournal(DatabaseOwner):
             intent.event_time,
             intent.reason,
             plain(intent.quote_reserved),
+            None if intent.limit_price is None else plain(intent.limit_price),
         )
         with self._database.writing() as connection:
             cursor = connection.execute(
                 "INSERT INTO intents (client_order_id, symbol, side, quantity, close, open_time, event_time, reason, "
-                "quote_reserved) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (client_order_id) DO NOTHING",
+                "quote_reserved, limit_price) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (client_order_id) DO NOTHING",
                 row,
             )
             return cursor.rowcount == 1
@@ -202,8 +206,8 @@ class SqliteJournal(DatabaseOwner):
 
 
 def _order(row: tuple[Any, ...], fills: tuple[Fill, ...]) -> JournaledOrder:
-    client_order_id, symbol, side, quantity, close, open_time, event_time, reason, quote_reserved = row[:9]
-    status, order_id, detail = row[9:]
+    client_order_id, symbol, side, quantity, close, open_time, event_time, reason = row[:8]
+    quote_reserved, limit_price, status, order_id, detail = row[8:]
     return JournaledOrder(
         intent=OrderIntent(
             client_order_id=client_order_id,
@@ -215,6 +219,7 @@ def _order(row: tuple[Any, ...], fills: tuple[Fill, ...]) -> JournaledOrder:
             event_time=event_time,
             reason=reason,
             quote_reserved=Decimal(quote_reserved),
+            limit_price=None if limit_price is None else Decimal(limit_price),
         ),
         status=OrderStatus(status),
         order_id=order_id,

@@ -1,0 +1,194 @@
+"""How much may still be asked of one host: one count for all who ask it, exits before entries.
+
+Windows are fixed and begin at whole multiples of their length on the exchange's clock. An own count is kept of what
+leaves; the counts that the exchange sends with its replies correct it, as they also hold what others of this address
+or account have used. Source: Binance, limits.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping
+from enum import IntEnum
+
+import msgspec
+
+from bot.adapters.binance.errors import CallFailed, Hold, Reaction
+from bot.supervision import Clock
+
+
+class Priority(IntEnum):
+    """Who is refused last; the value is the share of a limit, in percent, up to which a request may fill it.
+
+    No one gets the last percents: they are for what the exchange counts into a window that we saw end.
+    """
+
+    EXIT = 95
+    QUESTION = 90
+    ENTRY = 80
+    REST = 60
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    """At most `limit` of a kind in `number` times `interval`, in the words of exchangeInfo."""
+
+    kind: str
+    interval: str
+    number: int
+    limit: int
+
+
+DEFAULT_LIMITS = (
+    RateLimit("REQUEST_WEIGHT", "MINUTE", 1, 6000),
+    RateLimit("ORDERS", "SECOND", 10, 100),
+    RateLimit("ORDERS", "DAY", 1, 200_000),
+    RateLimit("RAW_REQUESTS", "MINUTE", 5, 300_000),
+)
+"""What both exchanges allow; in force until exchangeInfo was read."""
+
+_UNITS_MS = {"SECOND": 1000, "MINUTE": 60_000, "HOUR": 3_600_000, "DAY": 86_400_000}
+_HEADERS = {"REQUEST_WEIGHT": "x-mbx-used-weight", "ORDERS": "x-mbx-order-count", "RAW_REQUESTS": ""}
+_NAMES = {"REQUEST_WEIGHT": "request weight", "ORDERS": "orders", "RAW_REQUESTS": "requests"}
+
+
+def limits_of(info: Mapping[str, object]) -> list[RateLimit]:
+    """Return the limits that an exchangeInfo reply names; what cannot be read, or is of no known kind, is left out."""
+    rows = info.get("rateLimits")
+    limits = []
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict):
+            limit = RateLimit(*(row.get(name) for name in ("rateLimitType", "interval", "intervalNum", "limit")))
+            counts = (limit.number, limit.limit)
+            if limit.kind in _NAMES and limit.interval in _UNITS_MS and all(type(n) is int and n > 0 for n in counts):
+                limits.append(limit)
+    return limits
+
+
+class _Window:
+    """One limit's count. `admitted` and `answered` only grow; their difference is in flight."""
+
+    def __init__(self, limit: RateLimit) -> None:
+        self.kind = limit.kind
+        self.limit = limit.limit
+        self.interval_ms = limit.number * _UNITS_MS[limit.interval]
+        self.text = f"{limit.limit} {_NAMES[self.kind]} in {limit.number} {limit.interval.lower()}"
+        prefix = _HEADERS[self.kind]
+        self.header = prefix and f"{prefix}-{limit.number}{limit.interval[0].lower()}"
+        self.number = 0
+        self.count = 0
+        self.admitted = 0
+        self.answered = 0
+
+    def amount(self, weight: int, is_order: bool) -> int:
+        if self.kind == "REQUEST_WEIGHT":
+            return weight
+        return 1 if self.kind == "RAW_REQUESTS" or is_order else 0
+
+    def turn(self, now_ms: int) -> None:
+        number = now_ms // self.interval_ms
+        if number > self.number:
+            # What is still under way may be counted by the exchange after its window's edge.
+            self.count = self.admitted - self.answered
+        # A smaller one: our clock was corrected. The count stays until the next edge.
+        self.number = number
+
+
+class Ticket(msgspec.Struct):
+    """The right to send one request; given back with what came of it."""
+
+    weight: int
+    is_order: bool
+    marks: tuple[tuple[_Window, int, int], ...]
+
+
+class Budget:
+    """The limits of one host. Thread-safe; nothing waits in it: who may not go is told when.
+
+    `now_ms` is the exchange's clock throughout; holds run on the monotonic clock.
+    """
+
+    def __init__(self, clock: Clock, limits: Iterable[RateLimit] = DEFAULT_LIMITS) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._windows: dict[tuple[str, str, int], _Window] = {}
+        self._holds: dict[Hold, tuple[int, str]] = {}
+        self.learn(limits)
+
+    def learn(self, limits: Iterable[RateLimit]) -> None:
+        """Take limits in place of those known so far."""
+        with self._lock:
+            for limit in limits:
+                key = (limit.kind, limit.interval, limit.number)
+                window, old = _Window(limit), self._windows.get(key)
+                if old is None:
+                    self._windows[key] = window
+                elif old.limit != window.limit:
+                    old.limit, old.text = window.limit, window.text
+
+    def admit(self, now_ms: int, weight: int, priority: Priority, is_order: bool = False) -> Ticket:
+        """Count a request that is about to leave. Raises CallFailed (WAIT), and counts nothing, if it may not."""
+        with self._lock:
+            if self._holds:
+                self._refuse_held(priority, is_order)
+            marks = []
+            for window in self._windows.values():
+                amount = window.amount(weight, is_order)
+                if not amount:
+                    continue
+                window.turn(now_ms)
+                if (window.count + amount) * 100 > window.limit * priority:
+                    left_ms = window.interval_ms - now_ms % window.interval_ms
+                    raise CallFailed(
+                        Reaction.WAIT,
+                        f"{window.count} of {window.text} are used: the rest is for "
+                        f"{'nobody' if priority is Priority.EXIT else 'what is more urgent'}; "
+                        f"{left_ms / 1000:.1f} s to the window's end",
+                    )
+                marks.append((window, window.number, window.answered))
+            for window, _, _ in marks:
+                amount = window.amount(weight, is_order)
+                window.count += amount
+                window.admitted += amount
+            return Ticket(weight, is_order, tuple(marks))
+
+    def settle(self, ticket: Ticket, headers: Mapping[str, str] | None) -> None:
+        """Say that a request ended; `headers` are its reply's, names in lower case, None where none came."""
+        with self._lock:
+            for window, number, answered in ticket.marks:
+                amount = window.amount(ticket.weight, ticket.is_order)
+                window.answered += amount
+                told = headers.get(window.header, "") if headers and window.header else ""
+                if number == window.number and told.isascii() and told.isdigit():
+                    # The exchange may have counted, after this one, whatever was not answered when this one left.
+                    window.count = int(told) + window.admitted - answered - amount
+
+    def hold(self, hold: Hold, wait_ms: int, reason: str) -> None:
+        """Let nothing of a kind leave for `wait_ms`; a longer hold of that kind stays."""
+        with self._lock:
+            until = self._clock.monotonic_ms() + wait_ms
+            if until > self._holds.get(hold, (0, ""))[0]:
+                self._holds[hold] = (until, reason)
+
+    def _refuse_held(self, priority: Priority, is_order: bool) -> None:
+        now = self._clock.monotonic_ms()
+        for hold, (until, reason) in list(self._holds.items()):
+            if until <= now:
+                del self._holds[hold]
+            elif (
+                hold is Hold.ALL
+                or (hold is Hold.ORDERS and is_order)
+                or (hold is Hold.ENTRIES and priority <= Priority.ENTRY)
+            ):
+                raise CallFailed(Reaction.WAIT, f"pausing {(until - now) / 1000:.1f} s more after {reason}")
+
+
+class Budgets:
+    """One budget a host, so that market data and trading at the same one share it. Thread-safe."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._budgets: dict[str, Budget] = {}
+
+    def of(self, rest_url: str) -> Budget:
+        """Return the budget of an address: scheme, host and port."""
+        with self._lock:
+            return self._budgets.setdefault(rest_url.rstrip("/").lower(), Budget(self._clock))
