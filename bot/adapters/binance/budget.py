@@ -54,11 +54,15 @@ def limits_of(info: Mapping[str, object]) -> list[RateLimit]:
     rows = info.get("rateLimits")
     limits = []
     for row in rows if isinstance(rows, list) else ():
-        if isinstance(row, dict):
-            limit = RateLimit(*(row.get(name) for name in ("rateLimitType", "interval", "intervalNum", "limit")))
-            counts = (limit.number, limit.limit)
-            if limit.kind in _NAMES and limit.interval in _UNITS_MS and all(type(n) is int and n > 0 for n in counts):
-                limits.append(limit)
+        match row:
+            case {
+                "rateLimitType": str(kind),
+                "interval": str(interval),
+                "intervalNum": int(number),
+                "limit": int(limit),
+            }:
+                if kind in _NAMES and interval in _UNITS_MS and number > 0 and limit > 0:
+                    limits.append(RateLimit(kind, interval, number, limit))
     return limits
 
 
