@@ -4,6 +4,7 @@ import random
 import string
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Protocol
 
 import msgspec
 
@@ -106,6 +107,18 @@ class Balance(msgspec.Struct):
     locked: Decimal = ZERO
 
 
+class Witness(Protocol):
+    """Is told of every change of the account, once it is in the journal."""
+
+    def placed(self, order: Order, fills: list[Fill]) -> None: ...
+
+    def matched(self, order: Order, fill: Fill) -> None: ...
+
+    def cancelled(self, order: Order) -> None: ...
+
+    def transferred(self, asset: str, delta: Decimal) -> None: ...
+
+
 def new_client_order_id() -> str:
     """Return 22 random alphanumerics, as the exchange gives to an order without an id."""
     return "".join(random.choices(_ALPHANUMERIC, k=22))
@@ -121,6 +134,7 @@ class Books:
 
     def __init__(self, journal: Journal, commission_rate: Decimal, assets: list[str], cash_asset: str) -> None:
         """Take up the journal's books, or begin with 10000 of `cash_asset` and nothing of the other `assets`."""
+        self.witness: Witness | None = None
         self._journal = journal
         self._rate = commission_rate
         self.balances: dict[str, Balance] = {}
@@ -219,6 +233,8 @@ class Books:
         self._settle_status(rules, order, request, fraction is not None)
         self._index(order)
         self._save(order, fills)
+        if self.witness is not None:
+            self.witness.placed(order, fills)
         return order, fills
 
     def _check_duplicate(self, request: OrderRequest) -> None:
@@ -361,6 +377,8 @@ class Books:
             if not order.is_open:
                 del self._open[order.symbol][order.order_id]
             self._save(order, [fill])
+            if self.witness is not None:
+                self.witness.matched(order, fill)
             matched.append((order, fill))
         return matched
 
@@ -382,7 +400,20 @@ class Books:
         del self._open[order.symbol][order.order_id]
         self._index(order)
         self._save(order, [])
+        if self.witness is not None:
+            self.witness.cancelled(order)
         return original
+
+    @exact
+    def set_free(self, asset: str, free: Decimal, now_ms: int) -> None:
+        """Let a deposit or a withdrawal bring the free balance of `asset`, also a new one, to `free`."""
+        balance = self.balances.setdefault(asset, Balance())
+        delta, balance.free = free - balance.free, free
+        self.update_time = max(self.update_time, now_ms)
+        self._journal.set_fact("balances", msgspec.json.encode(self.balances).decode())
+        self._journal.commit()
+        if delta and self.witness is not None:
+            self.witness.transferred(asset, delta)
 
     def note_rejected(self, texts: dict[str, str], code: int, now_ms: int) -> None:
         """Keep a refused order beside the others, as far as its parameters can be read."""

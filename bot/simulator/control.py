@@ -20,6 +20,19 @@ Where the contract leaves it open:
 * `ws_duplicate` and `ws_late` count updates of one stream; late is the update before, sent again after the newer one.
 * `clock_skew` counts requests that read the clock (signed ones, time, exchangeInfo); without a `count` it stays until
   another replaces it, 0 ms ends it. Everything but the clock that a request sees goes by the true time.
+* `ws_*` are for market streams, `user_*` for the connections that carry user data: those of the WebSocket API that are
+  subscribed, and those that listen by a listenKey.
+* `user_cut`, `user_silent` and `user_frame` are to user data connections what `ws_cut`, `ws_silent` and `ws_frame` are
+  to the others; a further time comes with the next change of the account.
+* `user_lost` and `user_duplicate` count events: lost is never sent, duplicate is sent twice, with the same ids.
+* Events leave before the reply to the request that caused them. `user_late` counts changes of the account (an order
+  with all its events): they are held back that long, and what comes after waits behind them. With a `delay` of the
+  reply the events come that much before it.
+* Faults of orders befall `order.place` too. `ws_api_lost_no_reply` and `ws_api_executed_no_reply` are the same for
+  `order.place` alone. `reply` and `delay` find a request of the WebSocket API under the path /ws-api/v3 and its method
+  ("order.place"), or as the REST request that it stands for ("/api/v3/order", "POST"). A `reply` of JSON is sent as the
+  result, or from status 400 on as the error, of a reply with that status; another text is sent as it is.
+* `POST /sim/balance {"asset", "free"}` sets a free balance as a deposit or a withdrawal does. Answers `{}`.
 """
 
 import json
@@ -36,6 +49,7 @@ from bot.simulator.faults import ControlError, amount, read_fault
 from bot.simulator.recorded import read_filters
 from bot.simulator.rest import HttpRequest, Reply
 from bot.simulator.streams import Frame, StreamHub
+from bot.simulator.user_stream import UserStream
 
 PRICE_DECIMALS = 8
 
@@ -43,9 +57,10 @@ PRICE_DECIMALS = 8
 class Control:
     """Answers the paths /sim/...; they count no weight."""
 
-    def __init__(self, exchange: Exchange, hub: StreamHub) -> None:
+    def __init__(self, exchange: Exchange, hub: StreamHub, user_stream: UserStream) -> None:
         self._exchange = exchange
         self._hub = hub
+        self._user_stream = user_stream
 
     def respond(self, request: HttpRequest) -> Reply:
         """Return the reply; bad input gets 400 with one clear line of plain text."""
@@ -55,6 +70,7 @@ class Control:
             "POST /sim/fault": lambda: self._fault(request.body),
             "POST /sim/symbol": lambda: self._symbol_rules(request.body),
             "POST /sim/account": lambda: self._account(request.body),
+            "POST /sim/balance": lambda: self._balance(request.body),
             "POST /sim/next": self._next,
         }
         action = actions.get(f"{request.method} {request.path}")
@@ -110,6 +126,23 @@ class Control:
     def _fault(self, body: bytes) -> dict[str, Any]:
         self._exchange.faults.add(read_fault(_object(body)))
         self._hub.fault_added()
+        self._user_stream.fault_added()
+        return {}
+
+    def _balance(self, body: bytes) -> dict[str, Any]:
+        values = _object(body)
+        if set(values) != {"asset", "free"}:
+            raise ControlError('the body must be {"asset": ..., "free": ...}')
+        asset = values["asset"]
+        if not isinstance(asset, str) or not asset.isascii() or not asset.isalnum() or asset != asset.upper():
+            raise ControlError(f"asset must be upper-case letters and digits, not {asset!r}")
+        try:
+            free = amount(values["free"])
+        except ControlError as error:
+            raise ControlError(f"free {error}, not {values['free']!r}") from None
+        if free < 0 or decimals(free) > PRICE_DECIMALS or free.adjusted() > 15:
+            raise ControlError(f"free must be at least 0 and have at most {PRICE_DECIMALS} decimals, not {free}")
+        self._exchange.books.set_free(asset, free, self._exchange.now_ms())
         return {}
 
     def _next(self) -> Any:

@@ -18,11 +18,13 @@ from bot.simulator.errors import ApiError, SimulatorError
 from bot.simulator.faults import Faults
 from bot.simulator.journal import Journal
 from bot.simulator.limits import OrderLimits, RequestLimits
+from bot.simulator.listen_keys import ListenKeys
 from bot.simulator.market import HistoryMaker, Market, PriceProcess, SyntheticMarket
 from bot.simulator.profiles import PROFILES, Profile, SymbolRules, symbol_rules
 from bot.simulator.replay import ReplayMarket, Tape, read_tapes, shift_for
 from bot.simulator.replies import order_reply, trade_reply
 from bot.simulator.settings import DEFAULT_SYMBOLS, SimulatorConfig
+from bot.simulator.user_events import AccountEvents
 from bot.supervision import Clock
 
 PUSH_MS = 2000  # between updates of all kline streams but 1s. Source: Binance, kline streams
@@ -96,6 +98,7 @@ class Exchange:
         self.created_ms = int(self._kept("created_ms", lambda: str(self.clock.now_ms())))
         self.request_limits = RequestLimits(self.profile)
         self.order_limits = OrderLimits(self.profile)
+        self.listen_keys = ListenKeys(self.profile.listen_key_life_ms)
         symbols = list(tapes)
         if not tapes or config.symbols != DEFAULT_SYMBOLS:
             symbols += [symbol for symbol in config.symbols if symbol not in tapes]
@@ -116,6 +119,10 @@ class Exchange:
         quotes = [market.rules.quote for market in self.markets.values()]
         cash_asset = CASH_ASSET if CASH_ASSET in quotes else quotes[0]
         self.books = Books(journal, self.profile.commission_rate, [*dict.fromkeys(assets)], cash_asset)
+        self.account_events = AccountEvents(
+            self.books, lambda symbol: self.markets[symbol].rules, self.now_ms, runs + 1
+        )
+        self.books.witness = self.account_events
         for symbol, market in self.markets.items():
             stored = int(journal.fact(f"trade_id:{symbol}") or 0)
             market.trade_id = max(stored, self.books.last_trade_id(symbol)) + 1000

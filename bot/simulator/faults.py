@@ -132,6 +132,14 @@ KINDS: Mapping[str, tuple[Mapping[str, Reader], Mapping[str, Reader]]] = {
     "partial_fill": ({"fraction": _fraction}, {}),
     "ws_duplicate": ({}, {}),
     "ws_late": ({}, {}),
+    "ws_api_lost_no_reply": ({}, {}),
+    "ws_api_executed_no_reply": ({}, {}),
+    "user_cut": ({}, {}),
+    "user_silent": ({"ms": _duration}, {}),
+    "user_frame": ({"text": _string}, {}),
+    "user_duplicate": ({}, {}),
+    "user_late": ({"ms": _duration}, {}),
+    "user_lost": ({}, {}),
 }
 
 

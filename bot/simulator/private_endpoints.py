@@ -1,5 +1,6 @@
 """Decides what the account may ask and do: balances, orders, cancels, trades. Source: Binance, trading endpoints."""
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -404,5 +405,28 @@ def order_counts(exchange: Exchange, params: Params) -> Action:
         moment = exchange.now_ms()
         counts = (limits.ten_seconds.count(moment), limits.day.count(moment))
         return [{**shown, "count": count} for shown, count in zip(order_rate_limits(exchange), counts, strict=True)]
+
+    return run
+
+
+def create_listen_key(exchange: Exchange, params: Params) -> Action:
+    return lambda now: {"listenKey": exchange.listen_keys.create(exchange.now_ms())}
+
+
+def extend_listen_key(exchange: Exchange, params: Params) -> Action:
+    return _with_listen_key(exchange, params, exchange.listen_keys.extend)
+
+
+def close_listen_key(exchange: Exchange, params: Params) -> Action:
+    return _with_listen_key(exchange, params, exchange.listen_keys.close)
+
+
+def _with_listen_key(exchange: Exchange, params: Params, change: Callable[[str, int], bool]) -> Action:
+    listen_key = params.required("listenKey")
+
+    def run(now: int) -> Any:
+        if not change(listen_key, exchange.now_ms()):
+            raise ApiError(-1125, "This listenKey does not exist.")
+        return {}
 
     return run

@@ -35,6 +35,9 @@ WEIGHTS: Mapping[str, tuple[int, int]] = {
     "GET /api/v3/allOrders": (20, 20),
     "GET /api/v3/myTrades": (20, 20),
     "GET /api/v3/rateLimit/order": (40, 40),
+    "POST /api/v3/userDataStream": (2, 2),
+    "PUT /api/v3/userDataStream": (2, 2),
+    "DELETE /api/v3/userDataStream": (2, 2),
 }
 MY_TRADES_OF_ORDER_WEIGHT = 5
 FREE_WHEN_SUCCESSFUL = frozenset({"POST /api/v3/order", "DELETE /api/v3/order", "DELETE /api/v3/openOrders"})
@@ -54,6 +57,10 @@ class Profile:
     order_limit_sends_retry_after: bool
     free_successful_orders: bool
     average_has_close_time: bool
+    sessions: bool  # session.* and userDataStream.subscribe of the WebSocket API
+    listen_keys: bool  # the older way to the user data stream
+    subscribe_signature: bool = True
+    listen_key_life_ms: int = 3_600_000
     weight_per_minute: int = 6000
     raw_per_5_minutes: int = 300_000
     orders_per_10_seconds: int = 100
@@ -83,6 +90,8 @@ PROFILES: Mapping[str, Profile] = {
         order_limit_sends_retry_after=True,
         free_successful_orders=True,
         average_has_close_time=True,
+        sessions=True,
+        listen_keys=False,
         permission_sets=(("SPOT", "MARGIN"),),
     ),
     "us": Profile(
@@ -96,6 +105,8 @@ PROFILES: Mapping[str, Profile] = {
         order_limit_sends_retry_after=False,
         free_successful_orders=False,
         average_has_close_time=False,
+        sessions=False,
+        listen_keys=True,
     ),
 }
 

@@ -20,13 +20,17 @@ from bot.simulator.exchange import Exchange
 from bot.simulator.faults import Fault
 from bot.simulator.params import Params, parse_form
 from bot.simulator.profiles import FREE_WHEN_SUCCESSFUL, MY_TRADES_OF_ORDER_WEIGHT, WEIGHTS
-from bot.simulator.signing import check_key, check_signature, check_timing, read_timing
+from bot.simulator.signing import check_key, check_signature, check_timing, read_timing, unsigned
 
 Endpoint = Callable[[Exchange, Params], public.Action]
 JSON_TYPE = "application/json;charset=UTF-8"
 ORDER_PATH = "/api/v3/order"
 NOT_FOUND = (
     b"<html><head><title>404 Not Found</title></head><body><center><h1>404 Not Found</h1></center></body></html>"
+)
+GONE = (
+    b"<html>\r\n<head><title>410 Gone</title></head>\r\n<body>\r\n<center><h1>410 Gone</h1></center>\r\n"
+    b"<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
 )
 TIME_KEYS = frozenset({"serverTime", "transactTime", "time", "updateTime", "workingTime"})
 
@@ -107,12 +111,14 @@ class RestApi:
         now = exchange.now_ms()
         key = f"{request.method} {request.path}"
         texts: dict[str, str] = {}
-        weight = _weight(key, request)
+        weight = weight_of(key, request)
         try:
             exchange.request_limits.admit(request.address, weight, now)
             if refusal is not None:
                 raise documented(refusal, exchange)
             endpoint = ENDPOINTS.get(key)
+            if key in KEY_ONLY and not exchange.profile.listen_keys:
+                return self._with_headers(Reply(410, GONE, content_type="text/html"), request, now)
             if endpoint is None:
                 return self._with_headers(Reply(404, NOT_FOUND, content_type="text/html"), request, now)
             body = self._run(endpoint, key, request, texts)
@@ -135,30 +141,15 @@ class RestApi:
 
     def _run(self, endpoint: Endpoint, key: str, request: HttpRequest, texts: dict[str, str]) -> Any:
         exchange = self._exchange
-        is_signed = key in SIGNED
-        if is_signed:
+        if key in SIGNED or key in KEY_ONLY:
             check_key(request.headers.get("x-mbx-apikey"), exchange.api_key)
         unit = request.headers.get("x-mbx-time-unit", "MILLISECOND") if exchange.profile.microseconds else "MILLISECOND"
         if unit.upper() not in ("MICROSECOND", "MILLISECOND"):
             raise ApiError(-1194, "Invalid value for time unit; expected either MICROSECOND or MILLISECOND.")
         texts.update(_values(request))
-        params = Params(texts)
-        action = endpoint(exchange, params)
-        # The clock that this request sees may be a wrong one, by order of a fault.
-        now = exchange.now_ms()
-        if is_signed:
-            timing = read_timing(params, exchange.profile.microseconds)
-            sent = params.required("signature")
-            params.finish()
-            now += exchange.faults.skew_ms()
-            check_timing(timing, now)
-            check_signature(exchange.api_secret, request.query, request.body, sent)
-        else:
-            params.finish()
-            if key in SHOWS_CLOCK:
-                now += exchange.faults.skew_ms()
-        body = action(now)
-        return _in_microseconds(body) if unit.upper() == "MICROSECOND" else body
+        payload = unsigned(request.query) + unsigned(request.body)
+        body = perform(exchange, endpoint, Params(texts), key in SIGNED, payload, key in SHOWS_CLOCK)
+        return in_microseconds(body) if unit.upper() == "MICROSECOND" else body
 
     def _after_order(self, reply: Reply, now: int) -> Reply:
         exchange = self._exchange
@@ -203,7 +194,31 @@ def _retry_after(error: ApiError) -> dict[str, str]:
     return {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
 
 
-def _weight(key: str, request: HttpRequest) -> int:
+def perform(
+    exchange: Exchange, endpoint: Endpoint, params: Params, is_signed: bool, payload: bytes, shows_clock: bool
+) -> Any:
+    """Read the parameters, check time and signature (of `payload`), act, and return the reply's body.
+
+    `shows_clock`: an unsigned request that sees the clock, which may be a wrong one by order of a fault. Raises
+    ApiError.
+    """
+    action = endpoint(exchange, params)
+    now = exchange.now_ms()
+    if is_signed:
+        timing = read_timing(params, exchange.profile.microseconds)
+        sent = params.required("signature")
+        params.finish()
+        now += exchange.faults.skew_ms()
+        check_timing(timing, now)
+        check_signature(exchange.api_secret, payload, sent)
+    else:
+        params.finish()
+        if shows_clock:
+            now += exchange.faults.skew_ms()
+    return action(now)
+
+
+def weight_of(key: str, request: HttpRequest) -> int:
     with_symbol, without = WEIGHTS.get(key, (1, 1))
     names = re.findall(rb"(?:^|[?&])(symbol|orderId)=", request.query)
     if key == "GET /api/v3/myTrades" and b"orderId" in names:
@@ -220,15 +235,15 @@ def _values(request: HttpRequest) -> dict[str, str]:
     return values
 
 
-def _in_microseconds(value: Any) -> Any:
+def in_microseconds(value: Any) -> Any:
     """Return a reply with its times in microseconds. Source: Binance, X-MBX-TIME-UNIT."""
     if isinstance(value, list):
         if len(value) == 12 and isinstance(value[0], int):
             return [value[0] * 1000, *value[1:6], (value[6] + 1) * 1000 - 1, *value[7:]]
-        return [_in_microseconds(item) for item in value]
+        return [in_microseconds(item) for item in value]
     if isinstance(value, dict):
         return {
-            name: item * 1000 if name in TIME_KEYS and item >= 0 else _in_microseconds(item)
+            name: item * 1000 if name in TIME_KEYS and item >= 0 else in_microseconds(item)
             for name, item in value.items()
         }
     return value
@@ -252,6 +267,10 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "GET /api/v3/myTrades": private.my_trades,
     "GET /api/v3/rateLimit/order": private.order_counts,
     "GET /sapi/v1/account/apiRestrictions": private.api_restrictions,
+    "POST /api/v3/userDataStream": private.create_listen_key,
+    "PUT /api/v3/userDataStream": private.extend_listen_key,
+    "DELETE /api/v3/userDataStream": private.close_listen_key,
 }
+KEY_ONLY = frozenset(key for key in ENDPOINTS if key.endswith("/userDataStream"))  # the API key and no signature
 SHOWS_CLOCK = frozenset({"GET /api/v3/time", "GET /api/v3/exchangeInfo"})
-SIGNED = frozenset(key for key, endpoint in ENDPOINTS.items() if endpoint.__module__ == private.__name__)
+SIGNED = frozenset(key for key, endpoint in ENDPOINTS.items() if endpoint.__module__ == private.__name__) - KEY_ONLY

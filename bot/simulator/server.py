@@ -7,6 +7,7 @@ import threading
 
 from aiohttp import web
 
+from bot.simulator.connections import Connections
 from bot.simulator.control import Control
 from bot.simulator.errors import ApiError, SimulatorError
 from bot.simulator.exchange import Closed, Exchange
@@ -14,6 +15,9 @@ from bot.simulator.profiles import Profile
 from bot.simulator.rest import HttpRequest, Reply, RestApi
 from bot.simulator.settings import Endpoints, SimulatorConfig
 from bot.simulator.streams import StreamHub, count_path, is_stream_path
+from bot.simulator.user_stream import UserStream
+from bot.simulator.ws_api import CONNECT_WEIGHT, WS_API_PATH
+from bot.simulator.ws_sessions import WsApiHub
 from bot.supervision import Clock, SystemClock
 
 START_WITHIN_S = 10.0
@@ -58,7 +62,7 @@ class SimulatedExchange:
         return Endpoints(
             rest_url=f"http://{address}",
             ws_url=f"ws://{address}",
-            ws_api_url=f"ws://{address}/ws-api/v3",
+            ws_api_url=f"ws://{address}{WS_API_PATH}",
             api_key=exchange.api_key,
             api_secret=exchange.api_secret,
         )
@@ -88,8 +92,10 @@ class SimulatedExchange:
 
     async def _serve(self, exchange: Exchange) -> None:
         ended = asyncio.Event()
-        hub = StreamHub(exchange)
-        door = Door(exchange, hub)
+        connections = Connections(exchange)
+        hub, ws_api = StreamHub(exchange, connections), WsApiHub(exchange, connections)
+        user_stream = UserStream(exchange, (hub.user_receivers, ws_api.user_receivers))
+        door = Door(exchange, hub, ws_api, Control(exchange, hub, user_stream))
         server = web.Server(door.handle, access_log=None)
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0.2)
         await runner.setup()
@@ -98,7 +104,9 @@ class SimulatedExchange:
             site = web.TCPSite(runner, self._config.host, self._config.port)
             await site.start()
             self._port = runner.addresses[0][1]
-            tasks.append(asyncio.create_task(hub.keep_alive()))
+            tasks.append(asyncio.create_task(connections.keep_alive()))
+            if exchange.profile.listen_keys:
+                tasks.append(asyncio.create_task(hub.watch_listen_keys()))
             tasks.append(asyncio.create_task(_flush_for_ever(exchange)))
             if not self._config.step:
                 tasks += [asyncio.create_task(Pacer(exchange, hub, s, n).run()) for n, s in enumerate(exchange.markets)]
@@ -109,7 +117,7 @@ class SimulatedExchange:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            hub.close_all()
+            connections.close_all()
             await asyncio.sleep(0)
             await runner.cleanup()
 
@@ -117,19 +125,20 @@ class SimulatedExchange:
 class Door:
     """Takes every HTTP request and websocket handshake, and hands it to the room that knows the answer."""
 
-    def __init__(self, exchange: Exchange, hub: StreamHub) -> None:
+    def __init__(self, exchange: Exchange, hub: StreamHub, ws_api: WsApiHub, control: Control) -> None:
         self._exchange = exchange
         self._hub = hub
+        self._ws_api = ws_api
         self._rest = RestApi(exchange)
-        self._control = Control(exchange, hub)
+        self._control = control
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. What breaks inside is answered with -1000, as the exchange does."""
         # The raw target, since a signature covers the bytes as sent.
         target = request.raw_path
         path, _, query = target.partition("?")
-        if is_stream_path(path):
-            return await self._stream(request, path)
+        if is_stream_path(path) or path == WS_API_PATH:
+            return await self._websocket(request, path)
         body = await request.read() if request.can_read_body else b""
         raw = HttpRequest(
             request.method,
@@ -144,8 +153,8 @@ class Door:
         except sqlite3.Error as error:
             reply = Reply(500, b'{"code":-1000,"msg":"An unknown error occurred while processing the request."}')
             reply.headers["x-sim-error"] = str(error)[:200].replace("\n", " ")
-        if reply.delay_ms:
-            await asyncio.sleep(reply.delay_ms / 1000)
+        # At least one turn of the loop: the events of an order leave before its reply.
+        await asyncio.sleep(reply.delay_ms / 1000)
         if reply.is_cut:
             if request.transport is not None:
                 request.transport.abort()
@@ -154,7 +163,7 @@ class Door:
             status=reply.status, body=reply.body, headers={**reply.headers, "Content-Type": reply.content_type}
         )
 
-    async def _stream(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+    async def _websocket(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         exchange = self._exchange
         counted = count_path(path)
         exchange.requests[counted] += 1
@@ -165,11 +174,14 @@ class Door:
         if slow is not None:
             await asyncio.sleep(slow.ms / 1000)
         try:
-            exchange.request_limits.admit_connection(request.remote or "", exchange.now_ms())
+            now = exchange.now_ms()
+            exchange.request_limits.admit_connection(request.remote or "", now)
+            if path == WS_API_PATH:
+                exchange.request_limits.admit(request.remote or "", CONNECT_WEIGHT, now)
         except ApiError as error:
             retry_after = {"Retry-After": str(error.retry_after_s or 1)}
             return web.json_response(error.body(), status=error.status, headers=retry_after)
-        return await self._hub.serve(request)
+        return await (self._ws_api if path == WS_API_PATH else self._hub).serve(request)
 
 
 class Pacer:

@@ -6,6 +6,7 @@ Source: Binance, request security; timing security.
 import hashlib
 import hmac
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -47,10 +48,16 @@ def check_key(sent: str | None, known: str) -> None:
         raise ApiError(-2015, "Invalid API-key, IP, or permissions for action.")
 
 
-def check_signature(secret: str, query: bytes, body: bytes, sent: str) -> None:
-    """Raise ApiError -1022 unless `sent` signs the query directly followed by the body, in hex of either case."""
-    expected = signature(secret, unsigned(query) + unsigned(body))
-    if not hmac.compare_digest(sent.lower().encode(), expected.encode()):
+def sorted_payload(values: Mapping[str, str]) -> bytes:
+    """Return what the WebSocket API signs: all parameters but the signature, by name, not percent-encoded."""
+    pairs = sorted((name, value) for name, value in values.items() if name != "signature")
+    return "&".join(f"{name}={value}" for name, value in pairs).encode("utf-8", "surrogatepass")
+
+
+def check_signature(secret: str, payload: bytes, sent: str) -> None:
+    """Raise ApiError -1022 unless `sent` signs `payload`, in hex of either case."""
+    expected = signature(secret, payload)
+    if not hmac.compare_digest(sent.lower().encode("utf-8", "surrogatepass"), expected.encode()):
         raise ApiError(-1022, "Signature for this request is not valid.")
 
 

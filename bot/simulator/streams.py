@@ -4,25 +4,36 @@ Source: Binance, WebSocket streams.
 """
 
 import asyncio
-import contextlib
 import json
 import re
 from collections import deque
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import WSMessage, web
 
 from bot.simulator.amounts import text8
 from bot.simulator.candles import Candle
+from bot.simulator.connections import (
+    CLOSE,
+    POLICY_VIOLATION,
+    TEXT,
+    Connection,
+    Connections,
+    answer_control_frame,
+    fall_silent,
+    in_microseconds,
+    new_socket,
+    no_handshake,
+    send_foreign,
+)
 from bot.simulator.exchange import Exchange
+from bot.simulator.user_events import Event, told
+from bot.simulator.user_stream import Receiver
 
 METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
-PING, PONG, CLOSE, TEXT = "ping", "pong", "close", "text"
-OUTBOX = 5000  # frames; a client that reads slower than this is cut
-POLICY_VIOLATION = 1008
-GOING_AWAY = 1001
 _ID = re.compile(r"[a-zA-Z0-9\-_]{1,36}")
-UNITS = ("MICROSECOND", "microsecond", "MILLISECOND", "millisecond")
 
 
 class Frame:
@@ -64,101 +75,70 @@ class ControlMessage(Exception):
         self.reply = {"code": code, "msg": text, **more}
 
 
-class Connection:
-    """One client's socket: its subscriptions and what waits to be sent."""
+class StreamConnection(Connection):
+    """A client of market streams: what it subscribed to and when it last sent something."""
 
     def __init__(
         self, socket: web.WebSocketResponse, request: web.BaseRequest, is_combined: bool, is_micro: bool
     ) -> None:
-        loop = asyncio.get_running_loop()
+        super().__init__(socket, request, is_micro)
         self.streams: dict[str, None] = {}
         self.is_combined = is_combined
-        self.is_micro = is_micro
-        self.opened = loop.time()
-        self.silent_until = 0.0
-        self.pinged: float | None = None  # when the oldest ping without a pong was sent
-        self.last_ping = self.opened
-        self.ping_payload = b""
-        self._socket = socket
-        self._request = request
-        self._loop = loop
-        self._outbox: deque[tuple[str, str | bytes]] = deque()
-        self._waiting = asyncio.Event()
         self.received: deque[float] = deque(maxlen=64)
-
-    @property
-    def is_silent(self) -> bool:
-        return self._loop.time() < self.silent_until
-
-    def send(self, kind: str, content: str | bytes) -> None:
-        """Let a frame be sent; nothing is, not even a pong, while the connection is silent by order of a fault."""
-        if self.is_silent and kind != CLOSE:
-            return
-        if len(self._outbox) >= OUTBOX:
-            self.cut()
-            return
-        self._outbox.append((kind, content))
-        self._waiting.set()
-
-    def cut(self) -> None:
-        """Drop the connection without a close frame."""
-        if self._request.transport is not None:
-            self._request.transport.abort()
-
-    async def write(self) -> None:
-        """Send what waits, until a close frame or a broken connection."""
-        with contextlib.suppress(ConnectionError, RuntimeError):
-            while True:
-                await self._waiting.wait()
-                self._waiting.clear()
-                while self._outbox:
-                    kind, content = self._outbox.popleft()
-                    if kind == TEXT:
-                        await self._socket.send_str(str(content))
-                    elif kind == CLOSE:
-                        code, _, reason = str(content).partition(" ")
-                        await self._socket.close(code=int(code), message=reason.encode())
-                        return
-                    elif isinstance(content, bytes):
-                        await (self._socket.ping(content) if kind == PING else self._socket.pong(content))
 
 
 class StreamHub:
-    """All websocket connections. Its methods belong to the exchange's loop."""
+    """The websocket connections of market streams. Its methods belong to the exchange's loop."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, connections: Connections) -> None:
         self._exchange = exchange
         self._profile = exchange.profile
-        self._connections: set[Connection] = set()
-        self._subscribers: dict[str, set[Connection]] = {}
+        self._all = connections
+        self._connections: set[StreamConnection] = set()
+        self._subscribers: dict[str, set[StreamConnection]] = {}
         self._last_frames: dict[str, Frame] = {}
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one websocket handshake and stay until the connection ends."""
-        socket = web.WebSocketResponse(autoping=False, compress=False, timeout=0.5, max_msg_size=65_536)
-        if not socket.can_prepare(request).ok:
-            return web.Response(status=400, text="a websocket handshake was expected\n")
+        socket = new_socket(request)
+        if socket is None:
+            return no_handshake()
         path = request.path  # percent-decoded
         is_combined = path.rstrip("/") == "/stream"
-        unit = request.query.get("timeUnit", "MILLISECOND")
-        is_micro = self._profile.microseconds and unit in UNITS and unit.upper() == "MICROSECOND"
         names = request.query.get("streams", "") if is_combined else path.removeprefix("/ws")
         await socket.prepare(request)
-        connection = Connection(socket, request, is_combined, is_micro)
+        connection = StreamConnection(socket, request, is_combined, in_microseconds(self._exchange, request))
         self._connections.add(connection)
-        writer = asyncio.create_task(connection.write())
+        self._all.add(connection)
         try:
             self._subscribe(connection, [name for name in names.split("/") if name])
-            while True:
-                message = await socket.receive()
-                if message.type not in (WSMsgType.TEXT, WSMsgType.PING, WSMsgType.PONG):
-                    break
-                self._received(connection, message)
+            await connection.serve(partial(self._received, connection))
         finally:
-            writer.cancel()
+            self._all.discard(connection)
             self._connections.discard(connection)
             self._unsubscribe(connection, list(connection.streams))
         return socket
+
+    def user_receivers(self) -> Iterator[Receiver]:
+        """Yield those who listen to the account by a listenKey that is good."""
+        key = self._exchange.listen_keys.active(self._exchange.now_ms())
+        if key is not None:
+            yield from self.listeners(key)
+
+    def listeners(self, key: str) -> Iterator[Receiver]:
+        """Yield the connections subscribed to `key`, with how an event is written to each."""
+        for connection in list(self._subscribers.get(key, ())):
+            yield connection, partial(_listen_key_frame, connection, key)
+
+    async def watch_listen_keys(self) -> None:
+        """Tell those who listen by a listenKey that it has run out."""
+        exchange = self._exchange
+        while True:
+            await asyncio.sleep(min(1000, self._profile.listen_key_life_ms / 4) / 1000)
+            now = exchange.now_ms()
+            for key in exchange.listen_keys.take_expired(now):
+                for connection, written in self.listeners(key):
+                    connection.send(TEXT, written({"e": "listenKeyExpired", "E": now, "listenKey": key}))
 
     def publish(self, symbol: str, interval: str, candle: Candle, is_closed: bool, event_ms: int) -> None:
         """Send one kline update to those who subscribed to it. `event_ms`: market time."""
@@ -191,49 +171,29 @@ class StreamHub:
 
     def fault_added(self) -> None:
         """Let a fault that waits for websocket connections happen now, if there are any."""
-        if any(not connection.is_silent for connection in self._connections):
+        if any(not connection.is_silent for connection in self._market_connections()):
             self._fire_faults()
+
+    def _market_connections(self) -> list[StreamConnection]:
+        """Return the connections that are no user data streams: those have faults of their own."""
+        keys = self._exchange.listen_keys
+        return [c for c in self._connections if not any(keys.was_given(name) for name in c.streams)]
 
     def _fire_faults(self) -> None:
         """Let one of each waiting kind happen to all open connections: cut, fall silent, or get a foreign frame."""
         faults = self._exchange.faults
         foreign = faults.take("ws_frame")
         if foreign is not None:
-            for connection in self._connections:
-                connection.send(TEXT, foreign.text)
+            send_foreign(self._market_connections(), foreign)
         silent = faults.take("ws_silent")
         if silent is not None:
-            until = asyncio.get_running_loop().time() + silent.ms / 1000
-            for connection in self._connections:
-                connection.silent_until = until
+            fall_silent(self._market_connections(), silent)
         if faults.take("ws_cut"):
-            for connection in list(self._connections):
+            for connection in self._market_connections():
                 connection.cut()
                 self._unsubscribe(connection, list(connection.streams))
 
-    async def keep_alive(self) -> None:
-        """Ping every connection in time; drop those that do not answer, and those that are a day old."""
-        profile = self._profile
-        pause = min(1000, profile.ping_every_ms / 4, profile.connection_life_ms / 4) / 1000
-        while True:
-            await asyncio.sleep(pause)
-            now = asyncio.get_running_loop().time()
-            for connection in list(self._connections):
-                if now - connection.opened >= profile.connection_life_ms / 1000:
-                    connection.send(CLOSE, f"{GOING_AWAY} 24 hours")
-                elif connection.pinged is not None and now - connection.pinged >= profile.pong_within_ms / 1000:
-                    connection.send(CLOSE, f"{POLICY_VIOLATION} Pong timeout")
-                elif now - connection.last_ping >= profile.ping_every_ms / 1000:
-                    connection.last_ping = now
-                    connection.pinged = connection.pinged if connection.pinged is not None else now
-                    connection.ping_payload = str(self._exchange.now_ms()).encode()
-                    connection.send(PING, connection.ping_payload)
-
-    def close_all(self) -> None:
-        for connection in list(self._connections):
-            connection.send(CLOSE, f"{GOING_AWAY} shutdown")
-
-    def _received(self, connection: Connection, message: WSMessage) -> None:
+    def _received(self, connection: StreamConnection, message: WSMessage) -> None:
         now = asyncio.get_running_loop().time()
         received = connection.received
         while received and now - received[0] >= 1:
@@ -241,19 +201,14 @@ class StreamHub:
         received.append(now)
         if len(received) > self._profile.messages_per_second:
             connection.send(CLOSE, f"{POLICY_VIOLATION} Too many requests")
-        elif message.type == WSMsgType.PING:
-            connection.send(PONG, bytes(message.data))
-        elif message.type == WSMsgType.PONG:
-            if bytes(message.data) == connection.ping_payload:
-                connection.pinged = None
-        else:
+        elif not answer_control_frame(connection, message):
             try:
                 reply = self._control(connection, str(message.data))
             except ControlMessage as refused:
                 reply = refused.reply
-            connection.send(TEXT, json.dumps(reply, separators=(",", ":")))
+            connection.send(TEXT, _compact(reply))
 
-    def _control(self, connection: Connection, text: str) -> dict[str, Any]:
+    def _control(self, connection: StreamConnection, text: str) -> dict[str, Any]:
         """Return the reply to one control message. Raises ControlMessage with the exact error."""
         try:
             message = json.loads(text)
@@ -289,7 +244,7 @@ class StreamHub:
             value is None or (isinstance(value, str) and _ID.fullmatch(value) is not None)
         )
 
-    def _perform(self, connection: Connection, method: str, params: list[Any], request_id: Any, text: str) -> Any:
+    def _perform(self, connection: StreamConnection, method: str, params: list[Any], request_id: Any, text: str) -> Any:
         if method == "LIST_SUBSCRIPTIONS":
             return list(connection.streams)
         if method in ("SUBSCRIBE", "UNSUBSCRIBE"):
@@ -316,7 +271,7 @@ class StreamHub:
         connection.is_combined = params[1]
         return None
 
-    def _subscribe(self, connection: Connection, names: list[str]) -> None:
+    def _subscribe(self, connection: StreamConnection, names: list[str]) -> None:
         """Unknown names are taken and stay silent. Source: Binance, WebSocket streams; observed."""
         for name in names:
             symbol, _, interval = name.partition("@kline_")
@@ -326,13 +281,22 @@ class StreamHub:
             connection.streams[name] = None
             self._subscribers.setdefault(name, set()).add(connection)
 
-    def _unsubscribe(self, connection: Connection, names: list[str]) -> None:
+    def _unsubscribe(self, connection: StreamConnection, names: list[str]) -> None:
         for name in names:
             connection.streams.pop(name, None)
             those = self._subscribers.get(name, set())
             those.discard(connection)
             if not those:
                 self._subscribers.pop(name, None)
+
+
+def _listen_key_frame(connection: StreamConnection, key: str, event: Event) -> str:
+    shown = told(event, connection.is_micro)
+    return _compact({"stream": key, "data": shown} if connection.is_combined else shown)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def is_stream_path(path: str) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import http.client
 import json
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -18,6 +19,8 @@ from bot.simulator.exchange import Exchange
 from bot.simulator.market import Depth
 from bot.simulator.profiles import PROFILES, Profile
 from bot.simulator.rest import HttpRequest, RestApi
+from bot.simulator.ws_api import Answer as WsAnswer
+from bot.simulator.ws_api import Session, WsApi
 from bot.supervision import Clock, SystemClock
 from bot.supervision.testing import ManualClock
 
@@ -50,6 +53,12 @@ def query_of(params: dict[str, Any]) -> str:
 
 def sign(secret: str, payload: str) -> str:
     return hmac.new(secret.encode(), payload.encode(), hashlib.sha256).hexdigest()
+
+
+def ws_signed(client: "Client", params: dict[str, Any]) -> dict[str, Any]:
+    """Return the params of a request of the WebSocket API with key, time and signature."""
+    params = {"apiKey": client.key, "timestamp": client.clock.now_ms(), **params}
+    return params | {"signature": sign(client.secret, "&".join(f"{k}={params[k]}" for k in sorted(params)))}
 
 
 class Client:
@@ -98,6 +107,20 @@ class Desk(Client):
         self.rest = RestApi(self.exchange)
         self.key = self.exchange.api_key
         self.secret = self.exchange.api_secret
+        self.ws_api = WsApi(self.exchange)
+        self.session = Session("10.0.0.1", self.clock.now_ms())
+        self.events: list[dict[str, Any]] = []
+        self.exchange.account_events.sink = self.events.extend
+
+    def ws_text(self, text: str) -> WsAnswer:
+        return self.ws_api.respond(self.session, text)
+
+    def ws(self, method: str, /, **params: Any) -> Any:
+        """Ask the WebSocket API and return the first frame of its answer."""
+        return json.loads(self.ws_text(json.dumps({"id": 1, "method": method, "params": params})).frames[0])
+
+    def ws_signed(self, method: str, /, **params: Any) -> Any:
+        return self.ws(method, **ws_signed(self, params))
 
     def _send(
         self, method: str, path: str, query: str, body: str, headers: dict[str, str], address: str = "10.0.0.1"
@@ -156,6 +179,15 @@ class LiveClient(Client):
     def socket(self, path: str) -> "Socket":
         return Socket(websocket.create_connection(self.endpoints.ws_url + path, timeout=10))
 
+    def ws_api(self, query: str = "") -> "WsApiSocket":
+        return WsApiSocket(self, websocket.create_connection(self.endpoints.ws_api_url + query, timeout=10))
+
+    def user_stream(self, query: str = "") -> "WsApiSocket":
+        """Return a connection to the WebSocket API that is subscribed to the account."""
+        socket = self.ws_api(query)
+        assert socket.signed("userDataStream.subscribe.signature")["result"] == {"subscriptionId": 0}
+        return socket
+
 
 class Socket:
     """A websocket that hands out JSON frames."""
@@ -194,6 +226,40 @@ class Socket:
 
     def close(self) -> None:
         self.raw.close()
+
+
+class WsApiSocket(Socket):
+    """A connection to the WebSocket API: `ask` and `signed` return the reply, events that come meanwhile are kept."""
+
+    def __init__(self, client: LiveClient, raw: websocket.WebSocket) -> None:
+        super().__init__(raw)
+        self._client = client
+        self._kept: deque[Any] = deque()
+
+    def post(self, method: str, params: dict[str, Any], request_id: Any = 1) -> None:
+        self.raw.send(json.dumps({"id": request_id, "method": method, "params": params}))
+
+    def request(self, method: str, /, **params: Any) -> Any:
+        self.post(method, params)
+        while "status" not in (frame := self.read()):
+            self._kept.append(frame)
+        return frame
+
+    def signed(self, method: str, /, **params: Any) -> Any:
+        return self.request(method, **ws_signed(self._client, params))
+
+    def event(self) -> Any:
+        """Return the next event of the account, bare."""
+        frame = self._kept.popleft() if self._kept else self.read()
+        assert list(frame) == ["subscriptionId", "event"], frame
+        return frame["event"]
+
+    def events_until(self, *wanted: str) -> list[Any]:
+        """Return events up to the one of type `wanted`."""
+        events = [self.event()]
+        while events[-1]["e"] not in wanted:
+            events.append(self.event())
+        return events
 
 
 @contextmanager
