@@ -21,7 +21,7 @@ def test_addresses_and_keys() -> None:
         assert endpoints.ws_api_url == f"ws://{address}/ws-api/v3"
         assert endpoints.api_secret not in repr(endpoints)
         assert len(endpoints.api_key) == len(endpoints.api_secret) == 64
-        assert client.get("/ws-api/v3").status == 404
+        assert client.get("/ws-api/v3").status == 400  # no handshake
 
 
 def test_it_starts_and_stops_quickly_with_clients_connected() -> None:
