@@ -9,6 +9,8 @@ from typing import get_args
 
 import msgspec
 
+from bot.domain.adjustment import Adjustment
+from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.order import Fill, Side, Trade
 from bot.domain.strategy import Signal
@@ -16,6 +18,7 @@ from bot.supervision import Event
 
 __all__ = [
     "TOPICS",
+    "Adjustment",
     "Backfilled",
     "Connect",
     "DiskSpace",
@@ -32,6 +35,7 @@ __all__ = [
     "ReplayLog",
     "Reserved",
     "ResolveOrders",
+    "RulesChanged",
     "Skipped",
     "Stored",
     "StreamDown",
@@ -144,6 +148,12 @@ class OrderEnded(msgspec.Struct, frozen=True):
     fills: tuple[Fill, ...]
     event_time: int
     detail: str = ""
+
+
+class RulesChanged(msgspec.Struct, frozen=True):
+    """The exchange changed the trading rules of these symbols. Whoever asked it to portfolio and traders."""
+
+    rules: tuple[SymbolRules, ...]
 
 
 class ProposalTimeout(msgspec.Struct, frozen=True):

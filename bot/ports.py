@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from bot.domain.account import AccountOrder, AccountTrade, BookPrice
+from bot.domain.adjustment import Adjustment
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Trade
@@ -174,6 +175,18 @@ class OrderJournal(Protocol):
 
     def settle(self, report: OrderReport) -> None:
         """Store an order's final status and fills. The first settlement of an id stands; later ones change nothing."""
+
+    def amend(self, client_order_id: str, fills: Sequence[Fill]) -> tuple[Fill, ...]:
+        """Add fills that were found after the order was settled; return those that were not journaled before.
+
+        A fill is known by its order and trade id, so the same ones again change nothing. The order's status stays.
+        """
+
+    def adjust(self, adjustment: Adjustment) -> bool:
+        """Store a correction of the book; False if its id is known already (then nothing changes)."""
+
+    def adjustments(self) -> Sequence[Adjustment]:
+        """Return all corrections of the book, in the order in which they were stored."""
 
     def entry(self, client_order_id: str) -> JournalEntry | None:
         """Return what is known of one order, None if it was never recorded."""

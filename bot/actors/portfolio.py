@@ -7,12 +7,13 @@ import msgspec
 
 from bot.actors import addresses
 from bot.actors.cells import Cell, PortfolioMemory, TraderMemory
+from bot.domain.adjustment import Adjustment, in_order
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.ledger import Ledger, Reservation, TradingDay
-from bot.domain.order import Side
+from bot.domain.order import Fill, Side
 from bot.domain.sizing import Refusal, Sized, SizingParameters, size_order
-from bot.messages import DiskSpace, Mark, OrderEnded, OrderProposal, Reserved, Skipped
+from bot.messages import DiskSpace, Mark, OrderEnded, OrderProposal, Reserved, RulesChanged, Skipped
 from bot.ports import OrderJournal
 from bot.supervision import Actor, Context
 
@@ -22,10 +23,10 @@ _days = msgspec.json.Decoder(TradingDay)
 
 
 class PortfolioActor(Actor):
-    """Takes Mark, OrderProposal, OrderEnded, DiskSpace; answers a proposal with Reserved or Skipped.
+    """Takes Mark, OrderProposal, OrderEnded, Adjustment, RulesChanged, DiskSpace.
 
-    It never waits for anyone. The same proposal twice is one reservation, the same fill twice is booked once, so any
-    message may come again after a restart.
+    It answers a proposal with Reserved or Skipped and never waits for anyone. The same proposal twice is one
+    reservation, the same fill or adjustment twice is booked once, so any message may come again after a restart.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class PortfolioActor(Actor):
             OrderProposal: self._on_proposal,
             OrderEnded: self._on_ended,
             DiskSpace: self._on_disk_space,
+            Adjustment: self._on_adjustment,
+            RulesChanged: self._on_rules,
         }
 
     def started(self) -> None:
@@ -72,10 +75,15 @@ class PortfolioActor(Actor):
                 intent.client_order_id,
                 Reservation(intent.symbol, intent.side, intent.quantity, intent.quote_reserved),
             )
-        for entry in self._journal.settled():
-            for fill in entry.fills:
-                ledger.book(fill, entry.intent.event_time)
-            ledger.release(entry.intent.client_order_id)
+        settled = list(self._journal.settled())
+        event_times = {entry.intent.client_order_id: entry.intent.event_time for entry in settled}
+        for change in in_order((fill for entry in settled for fill in entry.fills), self._journal.adjustments()):
+            if isinstance(change, Fill):
+                ledger.book(change, event_times[change.client_order_id])
+            else:
+                ledger.adjust(change)
+        for order_id in event_times:
+            ledger.release(order_id)
         for symbol in self._rules:
             cell = self._traders.get(symbol)
             close = cell.value.close if cell is not None else None
@@ -136,6 +144,13 @@ class PortfolioActor(Actor):
     def _on_disk_space(self, space: DiskSpace) -> None:
         self._disk_low = space.is_low
         self._keep()
+
+    def _on_adjustment(self, adjustment: Adjustment) -> None:
+        self._ledger.adjust(adjustment)
+        self._keep()
+
+    def _on_rules(self, changed: RulesChanged) -> None:
+        self._ledger.change_rules(changed.rules)
 
     def _keep(self) -> None:
         ledger = self._ledger

@@ -16,6 +16,7 @@ from bot.actors.monitor import MonitorActor, MonitorMemory
 from bot.actors.persistence import PersistenceActor, PersistenceSettings
 from bot.actors.portfolio import PortfolioActor
 from bot.actors.trader import TraderActor, TraderSettings
+from bot.domain.adjustment import Adjustment
 from bot.domain.care import Bystander, Liquidator
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
@@ -34,6 +35,7 @@ from bot.messages import (
     OrderProposal,
     ReplayLog,
     Reserved,
+    RulesChanged,
     Skipped,
     Stored,
     StreamDown,
@@ -47,6 +49,7 @@ LANES: dict[type, Lane] = {
     Kline: Lane.STREAM,
     OrderProposal: Lane.MUST,
     OrderEnded: Lane.MUST,
+    Adjustment: Lane.MUST,
     Trade: Lane.MUST,
     Mark: Lane.MUST,
     Taken: Lane.MUST,
@@ -59,6 +62,7 @@ LANES: dict[type, Lane] = {
     StreamUp: Lane.CONTROL,
     StreamDown: Lane.CONTROL,
     DiskSpace: Lane.CONTROL,
+    RulesChanged: Lane.CONTROL,
     Notice: Lane.CONTROL,
 }
 

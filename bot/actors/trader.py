@@ -6,6 +6,7 @@ import msgspec
 
 from bot.actors import addresses
 from bot.actors.cells import Cell, Pending, TraderMemory
+from bot.domain.adjustment import Adjustment
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline, is_newer
 from bot.domain.money import ZERO
@@ -23,6 +24,7 @@ from bot.messages import (
     ProposalTimeout,
     Reserved,
     ResolveOrders,
+    RulesChanged,
     Skipped,
     Taken,
 )
@@ -51,7 +53,7 @@ class TraderSettings(msgspec.Struct, frozen=True):
 
 
 class TraderActor(Actor):
-    """Takes Kline, Reserved, Skipped; gives Mark, OrderProposal, OrderEnded, Trade, Taken.
+    """Takes Kline, Reserved, Skipped, Adjustment, RulesChanged; gives Mark, OrderProposal, OrderEnded, Trade, Taken.
 
     A message is finished, its order included, before the next is begun; what comes meanwhile waits in order. Only then
     is it told to the bridge, to be stored: a process that dies before has not taken it, the next one does. Start,
@@ -89,6 +91,8 @@ class TraderActor(Actor):
             Skipped: self._on_skipped,
             ProposalTimeout: self._on_timeout,
             ResolveOrders: self._on_resolve,
+            Adjustment: self._on_adjustment,
+            RulesChanged: self._on_rules,
         }
 
     def started(self) -> None:
@@ -98,16 +102,18 @@ class TraderActor(Actor):
         stored = self._store.trade_ids(symbol)
         # Asked first: an order that is settled meanwhile, by a thread of the last incarnation, is then in both.
         unresolved = [entry.intent for entry in self._journal.unresolved(symbol)]
-        position, intents = Position(), unresolved.copy()
+        fills: list[Fill] = []
+        intents = unresolved.copy()
         for entry in self._journal.settled(symbol):
             intents.append(entry.intent)
             self._booked.add(entry.intent.client_order_id)
-            for fill in entry.fills:
-                position = position.after(fill, self._rules)
+            fills += entry.fills
             if entry.fills and entry.intent.client_order_id not in stored:
                 # A trade of an earlier process is news to the store only.
                 self._tell_trade(entry.intent, entry.fills, is_news=self._memory.is_warm)
-        self._change(position=position)
+        adjustments = [one for one in self._journal.adjustments() if one.symbol == symbol]
+        self._booked.update(one.adjustment_id for one in adjustments)
+        self._change(position=Position().with_all(fills, adjustments, self._rules))
         self._doubts = {intent.client_order_id: intent for intent in (*self._memory.doubts, *unresolved)}
         if not self._memory.is_warm:
             # Only once: afterwards the memory knows more than the store, which has what was taken a moment later.
@@ -319,6 +325,14 @@ class TraderActor(Actor):
             self.context.after(self._settings.resolve_ms, ResolveOrders())
         else:
             self.context.set_state("running")
+
+    def _on_adjustment(self, adjustment: Adjustment) -> None:
+        if adjustment.adjustment_id not in self._booked and adjustment.symbol == self._settings.symbol:
+            self._booked.add(adjustment.adjustment_id)
+            self._change(position=self._memory.position.adjusted(adjustment))
+
+    def _on_rules(self, changed: RulesChanged) -> None:
+        self._rules = next((new for new in changed.rules if new.symbol == self._settings.symbol), self._rules)
 
     def _end(self, outcome: Settled | Unsettled) -> None:
         if isinstance(outcome, Settled):

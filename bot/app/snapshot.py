@@ -196,6 +196,9 @@ def stored_snapshot(directory: DataDirectory) -> Snapshot:
         cash = start_cash
         for view in views:
             cash = add(cash, view.position.net_quote)
+        for adjustment in journal.adjustments():
+            if not adjustment.symbol:
+                cash = add(cash, adjustment.quote)
         has_account = identity.mode in ("testnet", "live")
         balances = _balances.decode(journal.get_note(BALANCES_NOTE) or "[]")
         return Snapshot(
@@ -214,12 +217,11 @@ def stored_views(
     journal: SqliteJournal, store: SqliteStore, rules: Mapping[str, SymbolRules]
 ) -> tuple[SymbolView, ...]:
     """Return symbols as the files have them: positions of the journal, prices of the store. Raises StoreError."""
-    views = []
+    views, adjustments = [], journal.adjustments()
     for symbol, symbol_rules in rules.items():
-        position = Position()
-        for entry in journal.settled(symbol):
-            for fill in entry.fills:
-                position = position.after(fill, symbol_rules)
+        fills = (fill for entry in journal.settled(symbol) for fill in entry.fills)
+        own = [adjustment for adjustment in adjustments if adjustment.symbol == symbol]
+        position = Position().with_all(fills, own, symbol_rules)
         klines = store.last_klines(symbol, 2)
         views.append(
             SymbolView(

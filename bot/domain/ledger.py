@@ -3,11 +3,12 @@
 Amounts are in the quote asset that all symbols share.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 import msgspec
 
+from bot.domain.adjustment import Adjustment
 from bot.domain.filters import SymbolRules
 from bot.domain.money import ONE, ZERO, add, multiply, subtract
 from bot.domain.order import Fill, Side
@@ -45,6 +46,7 @@ class Ledger:
         self.last_trade_time: dict[str, int] = {}
         self.day = TradingDay()
         self._booked: set[tuple[str, int]] = set()
+        self._adjusted: set[str] = set()
 
     def mark(self, symbol: str, close: Decimal, event_time: int) -> None:
         """Take a symbol's new last close.
@@ -86,9 +88,10 @@ class Ledger:
     def book(self, fill: Fill, event_time: int) -> bool:
         """Apply a fill once; `event_time` (ms) is the deciding kline's. Return False if it was booked before.
 
+        A fill is known by its order and trade id: a reset of the testnet starts the trade ids of a symbol over.
         The order's reservation shrinks by what the fill spent, so that free cash does not move twice.
         """
-        key = (fill.symbol, fill.trade_id)
+        key = (fill.client_order_id, fill.trade_id)
         if key in self._booked:
             return False
         self._booked.add(key)
@@ -102,3 +105,20 @@ class Ledger:
             rest = max(ZERO, add(held.quote, change))
             self.reservations[fill.client_order_id] = msgspec.structs.replace(held, quote=rest)
         return True
+
+    def adjust(self, adjustment: Adjustment) -> bool:
+        """Apply a correction once by its id; return False if it was applied before.
+
+        It is no trade, so it starts no cooldown; what it takes from the equity counts as a loss of its day.
+        """
+        if adjustment.adjustment_id in self._adjusted:
+            return False
+        self._adjusted.add(adjustment.adjustment_id)
+        if adjustment.symbol:
+            self.positions[adjustment.symbol] = self.positions[adjustment.symbol].adjusted(adjustment)
+        self.cash = add(self.cash, adjustment.quote)
+        return True
+
+    def change_rules(self, changed: Iterable[SymbolRules]) -> None:
+        """Take new rules of symbols that the ledger holds already; others are ignored. Money and positions stay."""
+        self.rules = {**self.rules, **{new.symbol: new for new in changed if new.symbol in self.rules}}

@@ -1,11 +1,13 @@
 """What the bot holds of one symbol, and how a fill changes it."""
 
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 import msgspec
 
+from bot.domain.adjustment import Adjustment, in_order
 from bot.domain.filters import SymbolRules
-from bot.domain.money import ZERO, add, mean_price, subtract
+from bot.domain.money import ZERO, add, mean_price, multiply, subtract
 from bot.domain.order import Fill, Side
 
 
@@ -36,6 +38,26 @@ class Position(msgspec.Struct, frozen=True):
             average_price=average if quantity else ZERO,
             net_quote=add(self.net_quote, quote_change(fill, rules.quote_asset)),
         )
+
+    def adjusted(self, adjustment: Adjustment) -> "Position":
+        """Return the position once a correction of its symbol is booked; its average price as `Adjustment` says."""
+        average = self.average_price
+        if adjustment.quantity > 0:
+            cost = multiply(adjustment.quantity, adjustment.price)
+            average = mean_price(average, max(self.quantity, ZERO), cost, adjustment.quantity)
+        quantity = add(self.quantity, adjustment.quantity)
+        return Position(
+            quantity=quantity,
+            average_price=average if quantity else ZERO,
+            net_quote=add(self.net_quote, adjustment.quote),
+        )
+
+    def with_all(self, fills: Iterable[Fill], adjustments: Sequence[Adjustment], rules: SymbolRules) -> "Position":
+        """Return the position once all fills and adjustments of its symbol are booked, in the order of `in_order`."""
+        position = self
+        for change in in_order(fills, adjustments):
+            position = position.after(change, rules) if isinstance(change, Fill) else position.adjusted(change)
+        return position
 
 
 def quote_change(fill: Fill, quote_asset: str) -> Decimal:

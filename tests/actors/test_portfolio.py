@@ -12,9 +12,9 @@ from bot.domain.order import OrderReport, OrderStatus, Side
 from bot.domain.risk import DAY_MS, RiskLimits
 from bot.domain.sizing import SizingParameters
 from bot.domain.strategy import Signal
-from bot.messages import DiskSpace, Mark, OrderEnded, OrderProposal, Reserved, Skipped
+from bot.messages import DiskSpace, Mark, OrderEnded, OrderProposal, Reserved, RulesChanged, Skipped
 from bot.supervision.testing import ManualClock, RecordingContext
-from tests.support.builders import NOON, a_fill, a_kline, an_intent, rules_of
+from tests.support.builders import NOON, a_fill, a_kline, an_adjustment, an_intent, rules_of
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 BTC, ETH = (addresses.trader(symbol) for symbol in SYMBOLS)
@@ -192,6 +192,44 @@ def test_a_process_rebuilds_cash_positions_and_marks(bench):
     assert bench.told(ETH)[0].quote_reserved == Decimal("4899.94").quantize(Decimal("0.001"), "ROUND_DOWN")
     bench.take(a_proposal("bh-4", side="SELL", close="150"))
     assert bench.told(BTC)[0].quantity == Decimal("50.94000")
+
+
+def test_an_adjustment_is_booked_once_whether_told_or_read(bench):
+    bench.filled("bh-1")
+    bench.new_process()
+    sold_by_hand = an_adjustment("-10", quote="-5")
+    bench.journal.adjust(sold_by_hand)
+    bench.take(sold_by_hand, sold_by_hand)
+    assert bench.wallet.cash == Decimal(3995)
+    bench.restart()
+    bench.take(sold_by_hand, a_proposal("bh-2", side="SELL"))
+    assert (bench.wallet.cash, bench.told(BTC)[0].quantity) == (Decimal(3995), Decimal("49.94000"))
+
+
+def test_a_late_fill_of_an_ended_order_is_booked_whether_told_or_read(bench):
+    ended = bench.filled("bh-1", quantity="50")
+    bench.new_process()
+    late = a_fill("BUY", "2", client_order_id="bh-1", trade_id=2)
+    assert bench.journal.amend("bh-1", [late]) == (late,)
+    bench.take(msgspec.structs.replace(ended, fills=(*ended.fills, late)))
+    assert (bench.wallet.cash, bench.wallet.free_cash) == (Decimal(4800), Decimal(4800))
+    bench.new_process()
+    assert bench.wallet.cash == Decimal(4800)
+
+
+def test_a_reset_of_the_testnet_may_count_trade_ids_anew(bench):
+    bench.filled("bh-1", quantity="10")
+    intent = an_intent("BUY", "10", client_order_id="bh-2")
+    bench.journal.record(intent)
+    fill = a_fill("BUY", "10", client_order_id="bh-2", time=NOON + 1)
+    bench.journal.settle(OrderReport("bh-2", 1, "BTCUSDT", OrderStatus.FILLED, (fill,)))
+    bench.new_process()
+    assert bench.wallet.cash == Decimal(8000)
+
+
+def test_new_rules_count_from_the_next_proposal(bench):
+    bench.take(RulesChanged((rules_of("BTCUSDT", step="7"),)), a_proposal())
+    assert bench.told(BTC)[0].quantity == Decimal(56)
 
 
 def test_a_trader_knows_the_last_close_better_than_the_store(bench):

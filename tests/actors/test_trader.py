@@ -28,7 +28,7 @@ from bot.messages import (
 )
 from bot.ports import OrderInDoubt
 from bot.supervision.testing import ManualClock, RecordingContext
-from tests.support.builders import MINUTE_MS, NOON, a_fill, a_kline, an_intent, klines_of, rules_of
+from tests.support.builders import MINUTE_MS, NOON, a_fill, a_kline, an_adjustment, an_intent, klines_of, rules_of
 from tests.support.doubles import Crash, MemoryStore, NoHalt, ScriptedExchange
 
 BTC = addresses.trader("BTCUSDT")
@@ -624,6 +624,36 @@ def test_an_order_that_is_settled_while_the_next_incarnation_starts_is_in_its_bo
     bench.new_process()
     assert bench.memory.position.quantity == 1
     assert [m.client_order_id for m in bench.told() if isinstance(m, OrderEnded)] == ["bh-late"]
+
+
+def test_an_adjustment_is_booked_once_whether_told_or_read(bench):
+    bench.buy()
+    later = {"time": bench.memory.last.event_time + 1}
+    corrections = (
+        an_adjustment("-0.4", **later),
+        an_adjustment("0.1", price="90", adjustment_id="adj-2", **later),
+    )
+    for correction in corrections:
+        bench.journal.adjust(correction)
+    others = an_adjustment("-7", symbol="ETHUSDT", adjustment_id="adj-3")
+    bench.journal.adjust(others)
+    bench.take(*corrections, *corrections, others)
+    assert bench.memory.position.quantity == Decimal("0.699")
+    told = bench.memory.position
+    bench.restart()
+    bench.take(*corrections)
+    assert bench.memory.position == told
+    bench.new_process()
+    assert bench.memory.position == told
+
+
+def test_a_late_fill_is_in_the_position_of_the_next_incarnation(bench):
+    intent = an_intent(client_order_id="bh-1", quantity="3")
+    bench.journal.record(intent)
+    bench.journal.settle(OrderReport("bh-1", 1, "BTCUSDT", OrderStatus.EXPIRED, (a_fill(),)))
+    bench.journal.amend("bh-1", [a_fill("BUY", "2", "70", trade_id=2)])
+    bench.restart()
+    assert (bench.memory.position.quantity, bench.memory.position.average_price) == (3, 80)
 
 
 def test_a_decision_known_to_the_journal_is_never_made_again(bench):

@@ -25,7 +25,7 @@ from bot.domain.sizing import SizingParameters
 from bot.domain.strategy import Signal
 from bot.research.backtest import run_backtest
 from bot.research.files import read_series
-from tests.support.builders import MINUTE_MS, NOON, exchange_info, symbol_info
+from tests.support.builders import MINUTE_MS, NOON, an_adjustment, exchange_info, symbol_info
 
 DATA = Path(os.environ.get("BULKHEAD_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SCALPING = Scalping(Decimal("0.01"), Decimal("0.01"))
@@ -123,6 +123,19 @@ def test_what_a_replay_traded_is_stored(tmp_path):
     assert snapshot.as_json()["symbols"]["BTCUSDT"]["price"] == "99"
     assert snapshot.wallet_json()["positions"] == report.as_json()["positions"]
     assert directory.running_pid() is None
+
+
+def test_adjustments_of_a_book_are_in_what_is_seen_of_it(tmp_path):
+    report = assert_equal([a_file(tmp_path, "BTCUSDT", ["100", "98"])], tmp_path / "book")
+    directory = DataDirectory(tmp_path / "book")
+    with SqliteJournal(directory.orders) as journal:
+        journal.adjust(an_adjustment("-1", quote="-3", time=report.trades[-1].time + 1))
+        journal.adjust(an_adjustment("0", symbol="", quote="-50", adjustment_id="adj-2"))
+    snapshot = stored_snapshot(directory)
+    (view,) = snapshot.symbols
+    assert snapshot.cash == report.cash - 53
+    assert view.position.quantity == report.symbols[0].position - 1
+    assert view.position.average_price == 98
 
 
 def test_a_directory_that_holds_a_book_is_refused(tmp_path):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bot.adapters.sqlite import SqliteJournal
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side
 from bot.ports import StoreError
-from tests.support.builders import a_fill, an_intent
+from tests.support.builders import NOON, a_fill, an_adjustment, an_intent
 
 ROOT = Path(__file__).parents[2]
 JOURNALS = [pytest.param(lambda directory: SqliteJournal(directory / "orders.db"), id="sqlite")]
@@ -135,6 +135,56 @@ def test_a_fill_belongs_to_one_order_and_a_settlement_is_whole_or_not_at_all(jou
         journal.settle(a_report("bh-2", a_fill(trade_id=7)))
     journal.settle(a_report("bh-2", new))
     assert journal.entry("bh-2").fills == (new,)
+
+
+def test_trade_ids_that_start_over_are_other_fills(journal):
+    """A reset of the testnet starts a symbol's trade ids over; the executions then have other times."""
+    fills = [a_fill(trade_id=5), a_fill(trade_id=5, client_order_id="bh-2", time=NOON + 1)]
+    for fill in fills:
+        journal.record(an_intent(client_order_id=fill.client_order_id))
+        journal.settle(a_report(fill.client_order_id, fill))
+    assert [order.fills for order in journal.settled()] == [(fills[0],), (fills[1],)]
+
+
+@pytest.mark.parametrize("status", FINAL)
+def test_a_late_fill_amends_a_settled_order_once(open_journal, status):
+    journal = open_journal()
+    journal.record(an_intent())
+    first = a_fill(trade_id=4, quantity="0.3")
+    journal.settle(a_report("bh-1", first, status=status))
+    late = a_fill(trade_id=2, quantity="0.2"), a_fill(trade_id=9, quantity="0.5")
+    assert journal.amend("bh-1", late[:1]) == late[:1]
+    assert journal.amend("bh-1", [*late, first, late[1]]) == late[1:]
+    assert journal.amend("bh-1", late) == journal.amend("bh-1", ()) == ()
+    again = open_journal()
+    assert (again.entry("bh-1").status, again.entry("bh-1").fills) == (status, (first, *late))
+    assert [order.fills for order in again.settled("BTCUSDT")] == [(first, *late)]
+
+
+def test_an_amendment_is_whole_or_not_at_all(journal):
+    for name in ("bh-1", "bh-2", "bh-3"):
+        journal.record(an_intent(client_order_id=name))
+    for name in ("bh-1", "bh-2"):
+        journal.settle(a_report(name, *([a_fill(trade_id=5)] if name == "bh-1" else [])))
+    new, taken = a_fill(trade_id=6, client_order_id="bh-2"), a_fill(trade_id=5, client_order_id="bh-2")
+    with pytest.raises(StoreError, match="fill 5 of BTCUSDT is journaled already"):
+        journal.amend("bh-2", [new, taken])
+    assert journal.entry("bh-2").fills == ()
+    with pytest.raises(ValueError, match="fills of other orders"):
+        journal.amend("bh-2", [a_fill()])
+    for name in ("bh-3", "bh-4"):
+        with pytest.raises(StoreError, match=f"order {name} has not ended in the journal"):
+            journal.amend(name, [a_fill(client_order_id=name)])
+
+
+def test_an_adjustment_is_stored_once_and_outlives_the_process(open_journal):
+    journal = open_journal()
+    assert journal.adjustments() == []
+    later, earlier = an_adjustment("0.00000001", price="45123.45", time=NOON + 5), an_adjustment(adjustment_id="adj-2")
+    cash = an_adjustment("0", symbol="", quote="-12.50", adjustment_id="adj-3")
+    assert [journal.adjust(one) for one in (later, earlier, cash, later)] == [True, True, True, False]
+    assert journal.adjust(an_adjustment("-7")) is False, "another content under a known id changes nothing"
+    assert journal.adjustments() == open_journal().adjustments() == [later, earlier, cash]
 
 
 def test_trade_ids_are_counted_by_each_symbol(journal):

@@ -7,7 +7,7 @@ import pytest
 from bot.domain.ledger import Reservation, TradingDay
 from bot.domain.order import Side
 from bot.domain.risk import DAY_MS
-from tests.support.builders import NOON, a_fill, a_ledger, rules_of
+from tests.support.builders import NOON, a_fill, a_ledger, an_adjustment, rules_of
 
 MIDNIGHT = NOON // DAY_MS * DAY_MS + DAY_MS
 TWO = (rules_of("BTCUSDT"), rules_of("ETHUSDT"))
@@ -67,11 +67,33 @@ def test_a_fill_is_booked_once():
     assert ledger.last_trade_time == {"BTCUSDT": NOON}
 
 
-def test_trade_ids_are_each_symbols_own():
+@pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHUSDT"])
+def test_trade_ids_are_each_orders_own(symbol):
+    """Another symbol counts its own, and a reset of the testnet starts a symbol's over."""
     ledger = a_ledger("1000", *TWO)
     assert ledger.book(a_fill("BUY", "1", "100"), NOON)
-    assert ledger.book(a_fill("BUY", "1", "100", symbol="ETHUSDT"), NOON)
+    assert ledger.book(a_fill("BUY", "1", "100", symbol=symbol, client_order_id="bh-2"), NOON)
     assert ledger.cash == 800
+
+
+def test_an_adjustment_is_applied_once_and_is_no_trade():
+    ledger = a_ledger("1000", *TWO, positions={"BTCUSDT": "2"})
+    sold_by_hand = an_adjustment("-0.5", quote="-7")
+    assert ledger.adjust(sold_by_hand) is True
+    assert ledger.adjust(sold_by_hand) is False
+    assert (ledger.cash, ledger.positions["BTCUSDT"].quantity) == (993, Decimal("1.5"))
+    assert ledger.last_trade_time == {}
+    assert ledger.adjust(an_adjustment("0", symbol="", quote="-100", adjustment_id="adj-2"))
+    assert ledger.cash == 893
+
+
+def test_new_rules_leave_money_and_positions():
+    ledger = a_ledger("1000", *TWO, positions={"BTCUSDT": "2"})
+    ledger.change_rules([rules_of("BTCUSDT", step="1"), rules_of("DOGEUSDT")])
+    assert (ledger.rules["BTCUSDT"].step_size, ledger.rules["ETHUSDT"]) == (1, TWO[1])
+    assert set(ledger.rules) == {"BTCUSDT", "ETHUSDT"}
+    ledger.book(a_fill("SELL", "2", "100"), NOON)
+    assert (ledger.cash, ledger.positions["BTCUSDT"].quantity) == (1200, 0)
 
 
 def test_free_cash_does_not_move_twice_while_an_order_fills():

@@ -6,7 +6,7 @@ import pytest
 
 from bot.domain.money import multiply
 from bot.domain.position import Position, quote_change
-from tests.support.builders import a_fill, rules_of
+from tests.support.builders import NOON, a_fill, an_adjustment, rules_of
 
 RULES = rules_of()
 
@@ -87,3 +87,42 @@ def test_a_sell_that_is_told_before_its_buy(bought, left):
     position = after(a_fill("SELL", "1", "110"), a_fill("BUY", bought, "100"))
     assert position.quantity == Decimal(left)
     assert position.average_price == (100 if position.quantity else 0)
+
+
+# Adjustments
+
+
+def test_removed_coins_leave_the_average_price():
+    held = Position(quantity=Decimal(4), average_price=Decimal(100), net_quote=Decimal(-400))
+    assert held.adjusted(an_adjustment("-3")) == Position(Decimal(1), Decimal(100), Decimal(-400))
+    assert held.adjusted(an_adjustment("-4", quote="-1")) == Position(Decimal(0), Decimal(0), Decimal(-401))
+
+
+def test_added_coins_come_at_their_price_and_move_no_cash():
+    held = Position(quantity=Decimal(1), average_price=Decimal(100), net_quote=Decimal(-100))
+    assert held.adjusted(an_adjustment("3", price="60")) == Position(Decimal(4), Decimal(70), Decimal(-100))
+
+
+def test_added_coins_cover_a_short_position_first():
+    short = Position(quantity=Decimal(-1), average_price=Decimal(0))
+    assert short.adjusted(an_adjustment("3", price="60")) == Position(Decimal(2), Decimal(60))
+
+
+@pytest.mark.parametrize(
+    ("bad", "complaint"),
+    [({"quantity": "1"}, "without a price"), ({"quantity": "-1", "symbol": ""}, "coins of no symbol")],
+)
+def test_an_adjustment_that_says_too_little_is_refused(bad, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        an_adjustment(**bad)
+
+
+def test_an_adjustment_takes_its_place_among_the_fills_by_time():
+    """Coins sold by hand before a second purchase must not weigh on the price of that purchase."""
+    bought = [a_fill("BUY", "1", "100", trade_id=1), a_fill("BUY", "1", "50", trade_id=2, time=NOON + 20)]
+    position = Position().with_all(bought, [an_adjustment("-1", time=NOON + 10)], RULES)
+    assert (position.quantity, position.average_price) == (1, 50)
+    later = an_adjustment("1", price="80", time=NOON + 30, adjustment_id="adj-2")
+    early = an_adjustment("-0.5", time=NOON + 20)
+    position = Position().with_all(bought, [later, early], RULES)
+    assert (position.quantity, position.average_price) == (Decimal("2.5"), 77)

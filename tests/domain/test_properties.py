@@ -10,6 +10,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from bot.domain.adjustment import Adjustment
 from bot.domain.filters import rules_from_exchange_info
 from bot.domain.kline import is_newer
 from bot.domain.ledger import Ledger, Reservation
@@ -27,6 +28,7 @@ from tests.support.builders import (
     a_kline,
     a_ledger,
     a_position,
+    an_adjustment,
     exchange_info,
     klines_of,
     rules_of,
@@ -156,8 +158,18 @@ FILLS = st.builds(
     st.integers(1, 12),
     st.sampled_from("abc"),
 )
+ADJUSTMENTS = st.builds(
+    lambda symbol, quantity, quote, name: an_adjustment(
+        quantity if symbol else "0", quote=quote, price="3", symbol=symbol, adjustment_id=name
+    ),
+    st.sampled_from(["", *SYMBOLS]),
+    st.sampled_from(["0", "-1.5", "-0.00000001", "2.25"]),
+    st.sampled_from(["0", "-12.5", "0.00000001"]),
+    st.sampled_from("xyz"),
+)
 EVENTS = st.one_of(
     FILLS,
+    ADJUSTMENTS,
     st.tuples(st.just("reserve"), st.sampled_from("abc"), AMOUNTS),
     st.tuples(st.just("release"), st.sampled_from("abc")),
     st.tuples(st.just("mark"), st.sampled_from(SYMBOLS), AMOUNTS),
@@ -175,6 +187,8 @@ def replayed(events):
                 ledger.release(name)
             else:
                 ledger.mark(name, amount[0], NOON)
+        elif isinstance(one, Adjustment):
+            ledger.adjust(one)
         else:
             ledger.book(one, NOON)
     return ledger
@@ -184,7 +198,7 @@ def replayed(events):
 @given(st.lists(EVENTS, max_size=25))
 def test_money_and_coins_are_conserved_to_the_last_decimal(events):
     ledger = replayed(events)
-    cash, coins, closes, reserved, seen = Fraction(10000), Counter(), {}, {}, set()
+    cash, coins, closes, reserved, seen, alone = Fraction(10000), Counter(), {}, {}, set(), Fraction(0)
     for one in events:
         if isinstance(one, tuple):
             what, name, *amount = one
@@ -194,8 +208,14 @@ def test_money_and_coins_are_conserved_to_the_last_decimal(events):
                 reserved.pop(name, None)
             else:
                 closes[name] = Fraction(amount[0])
-        elif (one.symbol, one.trade_id) not in seen:
-            seen.add((one.symbol, one.trade_id))
+        elif isinstance(one, Adjustment):
+            if one.adjustment_id not in seen:
+                seen.add(one.adjustment_id)
+                coins[one.symbol] += Fraction(one.quantity)
+                cash += Fraction(one.quote)
+                alone += Fraction(0 if one.symbol else one.quote)
+        elif (one.client_order_id, one.trade_id) not in seen:
+            seen.add((one.client_order_id, one.trade_id))
             sign = 1 if one.side is Side.BUY else -1
             change = -sign * Fraction(one.price) * Fraction(one.quantity)
             coins[one.symbol] += sign * Fraction(one.quantity)
@@ -211,7 +231,7 @@ def test_money_and_coins_are_conserved_to_the_last_decimal(events):
     assert Fraction(ledger.free_cash()) == cash - sum(reserved.values())
     assert Fraction(ledger.equity()) == cash + sum(coins[s] * close for s, close in closes.items())
     net = sum(Fraction(ledger.positions[s].net_quote) for s in SYMBOLS)
-    assert 10000 + net == cash
+    assert 10000 + net + alone == cash
 
 
 @given(st.lists(FILLS, min_size=1, max_size=15), st.data())
@@ -225,7 +245,7 @@ def test_a_fill_told_again_changes_nothing(fills, data):
 
 
 @given(
-    st.lists(FILLS, max_size=12, unique_by=lambda f: (f.symbol, f.trade_id)).flatmap(
+    st.lists(FILLS, max_size=12, unique_by=lambda f: (f.client_order_id, f.trade_id)).flatmap(
         lambda f: st.tuples(st.just(f), st.permutations(f))
     )
 )

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+from bot.domain.adjustment import Adjustment
 from bot.domain.filters import SymbolRules, rules_from_exchange_info
 from bot.domain.kline import Kline
 from bot.domain.ledger import Ledger
@@ -127,6 +128,21 @@ def a_fill(
         commission=Decimal(commission),
         commission_asset=commission_asset or (symbol.removesuffix("USDT") if side == "BUY" else "USDT"),
         time=time,
+    )
+
+
+def an_adjustment(
+    quantity="-1", *, quote="0", price="0", symbol="BTCUSDT", adjustment_id="adj-1", time=NOON
+) -> Adjustment:
+    """A correction of the book: coins, cash, or both."""
+    return Adjustment(
+        adjustment_id=adjustment_id,
+        symbol=symbol,
+        quantity=Decimal(quantity),
+        quote=Decimal(quote),
+        reason="a test",
+        time=time,
+        price=Decimal(price),
     )
 
 

@@ -174,7 +174,7 @@ class CrashingJournal:
 
     def __getattr__(self, name):
         method = getattr(self._journal, name)
-        if name not in {"record", "settle", "set_note"}:
+        if name not in {"record", "settle", "amend", "adjust", "set_note"}:
             return method
 
         def write(*args):

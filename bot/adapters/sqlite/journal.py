@@ -3,6 +3,7 @@
 All is kept for ever. Decimals are text in plain form, times are ms UTC as integers.
 """
 
+import sqlite3
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Self
 import msgspec
 
 from bot.adapters.sqlite.database import Database, DatabaseOwner, Migration
+from bot.domain.adjustment import Adjustment
 from bot.domain.money import plain
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side
 from bot.ports import JournalEntry, StoreError
@@ -61,6 +63,50 @@ MIGRATIONS: Sequence[Migration] = (
     ),
     # NULL: a market order, as all before were.
     ("ALTER TABLE intents ADD COLUMN limit_price TEXT",),
+    (
+        # A reset of the testnet starts trade ids over: a fill is known by its order and trade id. The primary key also
+        # finds the fills of an order.
+        """
+        CREATE TABLE fills_by_order (
+            client_order_id TEXT NOT NULL,
+            trade_id INTEGER NOT NULL,
+            symbol TEXT NOT NULL,
+            position INTEGER NOT NULL,
+            order_id INTEGER NOT NULL,
+            side TEXT NOT NULL,
+            price TEXT NOT NULL,
+            quantity TEXT NOT NULL,
+            quote_quantity TEXT NOT NULL,
+            commission TEXT NOT NULL,
+            commission_asset TEXT NOT NULL,
+            time INTEGER NOT NULL,
+            PRIMARY KEY (client_order_id, trade_id)
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        INSERT INTO fills_by_order
+        SELECT client_order_id, trade_id, symbol, position, order_id, side, price, quantity, quote_quantity, commission,
+            commission_asset, time
+        FROM fills
+        """,
+        "DROP TABLE fills",
+        "ALTER TABLE fills_by_order RENAME TO fills",
+        # One execution at one moment belongs to one order, whatever its ids.
+        "CREATE UNIQUE INDEX executions ON fills (symbol, trade_id, time)",
+        # `recorded` is the order in which they were stored.
+        """
+        CREATE TABLE adjustments (
+            recorded INTEGER PRIMARY KEY,
+            adjustment_id TEXT NOT NULL UNIQUE,
+            symbol TEXT NOT NULL,
+            quantity TEXT NOT NULL,
+            quote TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            time INTEGER NOT NULL,
+            price TEXT NOT NULL
+        ) STRICT
+        """,
+    ),
 )
 
 _INTENT_COLUMNS = (
@@ -71,6 +117,7 @@ _FILL_COLUMNS = (
     "client_order_id, order_id, trade_id, symbol, side, price, quantity, quote_quantity, commission, commission_asset, "
     "time"
 )
+_ADJUSTMENT_COLUMNS = "adjustment_id, symbol, quantity, quote, reason, time, price"
 
 
 class JournaledOrder(msgspec.Struct, frozen=True):
@@ -149,17 +196,68 @@ class SqliteJournal(DatabaseOwner):
                     raise StoreError(f"order {report.client_order_id} was never recorded: record its intent first")
                 return
             for position, fill in enumerate(report.fills):
-                cursor = connection.execute(
-                    f"INSERT INTO fills ({_FILL_COLUMNS}, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-                    "ON CONFLICT (symbol, trade_id) DO NOTHING",
-                    (*_fill_row(fill), position),
-                )
-                if cursor.rowcount == 0:
-                    # Neither dropped nor booked twice in silence: both would falsify the position.
-                    raise StoreError(
-                        f"order {report.client_order_id}: its fill {fill.trade_id} of {fill.symbol} is journaled "
-                        f"already: compare the book with the exchange's (reconcile)"
-                    )
+                _insert_fill(connection, fill, position)
+
+    def amend(self, client_order_id: str, fills: Sequence[Fill]) -> tuple[Fill, ...]:
+        """Add fills that were found after the order was settled; return those that were not journaled before.
+
+        They stand behind the order's other fills. A fill is known by its order and trade id, so the same ones again
+        change nothing. The order's status stays.
+
+        Raises ValueError if a fill is of another order, StoreError if the order was not settled yet or if a fill is
+        journaled as another order's; then nothing is stored.
+        """
+        if any(fill.client_order_id != client_order_id for fill in fills):
+            raise ValueError(f"fills of other orders cannot amend order {client_order_id}")
+        with self._database.writing() as connection:
+            row = connection.execute(
+                "SELECT status FROM intents WHERE client_order_id = ?", (client_order_id,)
+            ).fetchone()
+            if row is None or not OrderStatus(row[0]).is_final:
+                raise StoreError(f"order {client_order_id} has not ended in the journal: settle it first")
+            known = dict(
+                connection.execute("SELECT trade_id, position FROM fills WHERE client_order_id = ?", (client_order_id,))
+            )
+            found = list({fill.trade_id: fill for fill in fills if fill.trade_id not in known}.values())
+            for position, fill in enumerate(found, start=1 + max(known.values(), default=-1)):
+                _insert_fill(connection, fill, position)
+        return tuple(found)
+
+    def adjust(self, adjustment: Adjustment) -> bool:
+        """Store a correction of the book; False if its id is known already (then nothing changes)."""
+        row = (
+            adjustment.adjustment_id,
+            adjustment.symbol,
+            plain(adjustment.quantity),
+            plain(adjustment.quote),
+            adjustment.reason,
+            adjustment.time,
+            plain(adjustment.price),
+        )
+        with self._database.writing() as connection:
+            cursor = connection.execute(
+                f"INSERT INTO adjustments ({_ADJUSTMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (adjustment_id) DO NOTHING",
+                row,
+            )
+            return cursor.rowcount == 1
+
+    def adjustments(self) -> list[Adjustment]:
+        """Return all corrections of the book, in the order in which they were stored."""
+        with self._database.reading() as connection:
+            rows = connection.execute(f"SELECT {_ADJUSTMENT_COLUMNS} FROM adjustments ORDER BY recorded").fetchall()
+        return [
+            Adjustment(
+                adjustment_id=adjustment_id,
+                symbol=symbol,
+                quantity=Decimal(quantity),
+                quote=Decimal(quote),
+                reason=reason,
+                time=time,
+                price=Decimal(price),
+            )
+            for adjustment_id, symbol, quantity, quote, reason, time, price in rows
+        ]
 
     def entry(self, client_order_id: str) -> JournaledOrder | None:
         """Return what is known of one order, None if it was never recorded."""
@@ -226,6 +324,20 @@ def _order(row: tuple[Any, ...], fills: tuple[Fill, ...]) -> JournaledOrder:
         detail=detail,
         fills=fills,
     )
+
+
+def _insert_fill(connection: sqlite3.Connection, fill: Fill, position: int) -> None:
+    cursor = connection.execute(
+        f"INSERT INTO fills ({_FILL_COLUMNS}, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT DO NOTHING",
+        (*_fill_row(fill), position),
+    )
+    if cursor.rowcount == 0:
+        # Neither dropped nor booked twice in silence: both would falsify the position.
+        raise StoreError(
+            f"order {fill.client_order_id}: its fill {fill.trade_id} of {fill.symbol} is journaled already: "
+            "compare the book with the exchange's (reconcile)"
+        )
 
 
 def _fill_row(fill: Fill) -> tuple[Any, ...]:
