@@ -10,6 +10,9 @@ import msgspec
 
 _LOOKS = 100
 
+UID = "uid "
+"""With which the name of an account begins that the exchange itself gave; other names are made of the API key."""
+
 
 class DataDirectoryError(Exception):
     """A directory that cannot be used; the text is one line with the fix."""
@@ -42,10 +45,15 @@ class DataDirectory:
         self._lock: int | None = None
 
     def claim(self, identity: Identity) -> None:
-        """Make this process the directory's only user until it ends, however it ends.
+        """Make this process the directory's only user until it ends, however it ends, and the book `identity`'s.
 
         Raises DataDirectoryError if another process has it (its pid is named) or it belongs to another identity.
         """
+        self.lock()
+        self.belong_to(identity)
+
+    def lock(self) -> None:
+        """Make this process the directory's only user. Raises DataDirectoryError as `claim` does for other users."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -59,8 +67,17 @@ class DataDirectory:
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
         self._lock = lock
+
+    def belong_to(self, identity: Identity, formerly: str | None = None) -> None:
+        """Make the book `identity`'s where it is nobody's; the lock is given up where it is somebody else's.
+
+        An account still unknown (empty) is not compared, and nothing is written then. A book whose account was named
+        `formerly` gets the new name.
+
+        Raises DataDirectoryError if the directory belongs to another identity, or cannot be written.
+        """
         try:
-            self._check_identity(identity)
+            self._check_identity(identity, formerly)
         except OSError as error:
             self.release()
             raise DataDirectoryError(f"{self.path}: {error.strerror}; name a writable --data-dir") from None
@@ -142,21 +159,37 @@ class DataDirectory:
         except OSError as error:
             return f"{self._halt_path} cannot be read: {error.strerror}"
 
-    def _check_identity(self, identity: Identity) -> None:
+    def _check_identity(self, identity: Identity, formerly: str | None) -> None:
         known = self.identity()
         if known is None:
             if self.orders.exists() or self.history.exists():
                 raise DataDirectoryError(
                     f"{self.path} holds a book but no {self._identity_path.name}; restore it or use another --data-dir"
                 )
-            text = json.dumps(msgspec.structs.asdict(identity), indent=1)
-            partial = self._identity_path.with_suffix(".partial")
-            partial.write_text(text + "\n", "utf-8")
-            partial.replace(self._identity_path)
-        elif known != identity:
-            differing = "; ".join(
-                f"{key} is {value!r}, not {getattr(identity, key)!r}"
-                for key, value in msgspec.structs.asdict(known).items()
-                if value != getattr(identity, key)
-            )
-            raise DataDirectoryError(f"{self.path} belongs to another run ({differing}); give another --data-dir")
+            if identity.account:
+                self._write_identity(identity)
+            return
+        account = identity.account or known.account
+        wanted = msgspec.structs.replace(identity, account=account)
+        differing = {
+            key: f"{key} is {value!r}, not {getattr(wanted, key)!r}"
+            for key, value in msgspec.structs.asdict(known).items()
+            if value != getattr(wanted, key) and (key != "account" or value != formerly)
+        }
+        if differing:
+            # Of two names made of keys nobody can tell whether they are one account's.
+            fix = "give another --data-dir"
+            if [*differing] == ["account"] and not (known.account.startswith(UID) and account.startswith(UID)):
+                fix += (
+                    "; if it is the same account with a new API key, go on with this book by writing "
+                    f'"account": "{account}" in {self._identity_path}'
+                )
+            raise DataDirectoryError(f"{self.path} belongs to another run ({'; '.join(differing.values())}); {fix}")
+        if known != wanted:
+            self._write_identity(wanted)
+
+    def _write_identity(self, identity: Identity) -> None:
+        text = json.dumps(msgspec.structs.asdict(identity), indent=1)
+        partial = self._identity_path.with_suffix(".partial")
+        partial.write_text(text + "\n", "utf-8")
+        partial.replace(self._identity_path)

@@ -19,6 +19,7 @@ from bot.adapters.binance import PROFILES, BinanceExchange, BinanceMarketHistory
 from bot.adapters.local_log import LocalLog
 from bot.adapters.paper import PaperExchange
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
+from bot.app.account import account_name, admit, spending
 from bot.app.control import ControlError, ControlServer
 from bot.app.data_directory import DataDirectory, Identity
 from bot.app.health import Watchdog, trouble
@@ -28,7 +29,6 @@ from bot.app.trading import (
     RULES_NOTE,
     decode_rules,
     encode_rules,
-    fingerprint,
     one_quote_asset,
     sizing_parameters,
     strategy_of,
@@ -36,7 +36,7 @@ from bot.app.trading import (
 from bot.config import ConfigError, Mode, Settings
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import INTERVALS_MS
-from bot.domain.money import plain
+from bot.domain.money import add, plain
 from bot.gateway import OrderGateway
 from bot.messages import Notice
 from bot.ports import Exchange, ExchangeError, ExchangeUnavailable, StoreError
@@ -77,10 +77,16 @@ class StartCancelled(Exception):
 
 
 class BotSystem:
-    """One bot: its data directory, its exchange, its actors. Started once, stopped once."""
+    """One bot: its data directory, its exchange, its actors. Started once, stopped once.
 
-    def __init__(self, settings: Settings, allow_chaos: bool = False) -> None:
+    `say` gets the lines that whoever starts it has to read: on the keys, and in live on what may be spent.
+    """
+
+    def __init__(
+        self, settings: Settings, allow_chaos: bool = False, say: Callable[[str], None] = lambda line: None
+    ) -> None:
         self.settings = settings
+        self._say = say
         self._allow_chaos = allow_chaos
         self.directory = DataDirectory(settings.directory)
         self.memories = Memories(settings.symbols)
@@ -117,10 +123,12 @@ class BotSystem:
         identity = Identity(
             mode=settings.mode.value,
             exchange="simulated" if settings.mode is Mode.DEMO else _exchange_name(settings, urls),
-            account=fingerprint(keys.key) if settings.mode in WITH_ACCOUNT else "paper",
+            account="" if settings.mode in WITH_ACCOUNT else "paper",
             bot_id=settings.bot_id,
         )
-        directory.claim(identity)
+        directory.lock()
+        # Before anybody is asked whose account it is.
+        directory.belong_to(identity)
         self._log.remove_leftovers()
         if settings.mode is Mode.DEMO:
             config = SimulatorConfig(
@@ -135,19 +143,22 @@ class BotSystem:
                 Urls(ends.rest_url, ends.rest_url, ends.ws_url),
                 Keys(ends.api_key, ends.api_secret, "embedded"),
             )
-        self._store = SqliteStore(directory.history)
-        self._journal = SqliteJournal(directory.orders)
-        history = BinanceMarketHistory(urls.market_rest, self._clock, *EXCHANGE_TIMEOUTS_MS)
-        exchange: Exchange
         account: BinanceExchange | None = None
-        if settings.mode is Mode.PAPER:
-            rules = self._reached(lambda: history.rules(settings.symbols), urls.market_rest)
-            exchange = PaperExchange(rules, sizing_parameters(settings), self._clock, self._next_trade_id())
-        else:
+        if settings.mode is not Mode.PAPER:
             window = settings.exchange.recv_window_ms
             account = BinanceExchange(
                 urls.trading_rest, self._clock, keys.key, keys.secret, window, *EXCHANGE_TIMEOUTS_MS
             )
+        if account is not None and settings.mode in WITH_ACCOUNT:
+            identity = self._admitted(account, keys, identity, urls)
+        self._store = SqliteStore(directory.history)
+        self._journal = SqliteJournal(directory.orders)
+        history = BinanceMarketHistory(urls.market_rest, self._clock, *EXCHANGE_TIMEOUTS_MS)
+        exchange: Exchange
+        if account is None:
+            rules = self._reached(lambda: history.rules(settings.symbols), urls.market_rest)
+            exchange = PaperExchange(rules, sizing_parameters(settings), self._clock, self._next_trade_id())
+        else:
             exchange = account
             rules = self._reached(lambda: exchange.rules(settings.symbols), urls.trading_rest)
         self._reached(history.now_ms, urls.market_rest)
@@ -159,6 +170,8 @@ class BotSystem:
         )
         self._journal.set_note(RULES_NOTE, encode_rules(rules))
         self._note_cash(exchange, quote_asset)
+        if settings.mode is Mode.LIVE:
+            self._say_what_may_be_spent(urls, identity, quote_asset, rules)
         stream = BinanceMarketStream(urls.market_ws, on_bad_frame=self._on_bad_frame)
         parts = Parts(
             feeds=tuple(
@@ -261,6 +274,29 @@ class BotSystem:
                     "run with that symbol until the order is settled"
                 )
         return {**decode_rules(self._journal.get_note(RULES_NOTE)), **rules}
+
+    def _admitted(self, account: BinanceExchange, keys: Keys, identity: Identity, urls: Urls) -> Identity:
+        """Return whose book this is, by the exchange's own words, once the account may be traded on.
+
+        Raises ConfigurationRefused, StartError, DataDirectoryError.
+        """
+        self._say(f"keys {keys.source}")
+        self._say(self._reached(lambda: admit(account, self.settings.mode), urls.trading_rest))
+        uid = self._reached(account.uid, urls.trading_rest)
+        identity = msgspec.structs.replace(identity, account=account_name(uid, keys.key))
+        self.directory.belong_to(identity, formerly=account_name(None, keys.key))
+        return identity
+
+    def _say_what_may_be_spent(
+        self, urls: Urls, identity: Identity, quote_asset: str, rules: Mapping[str, SymbolRules]
+    ) -> None:
+        assert self._journal is not None
+        assert self._store is not None
+        equity = Decimal(self._journal.get_note(START_CASH_NOTE) or "0")
+        for view in stored_views(self._journal, self._store, rules):
+            equity = add(equity, view.profit)
+        for line in spending(self.settings, urls.trading_rest, identity.account, quote_asset, equity):
+            self._say(line)
 
     def _note_cash(self, exchange: Exchange, quote_asset: str) -> None:
         """Remember the wallet that the book began with, and what of it the bot may use by now: at most `capital`."""

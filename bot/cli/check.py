@@ -3,8 +3,10 @@
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from bot.app.account import admit, limits_of_live
 from bot.app.data_directory import DataDirectory, DataDirectoryError
 from bot.app.keys import find_keys
 from bot.app.system import WITH_ACCOUNT, reach
@@ -49,13 +51,21 @@ def check(arguments: argparse.Namespace) -> int:
     say("clock", lambda: _clock_line(market.now_ms() - SystemClock().now_ms()))
     say("symbols", lambda: f"all listed, quoted in {one_quote_asset(market.rules(settings.symbols))}")
     if settings.mode in WITH_ACCOUNT:
+        accounts = []
 
         def accepted() -> str:
             keys = find_keys(settings)
+            account = open_account(keys)
             asset = one_quote_asset(market.rules(settings.symbols))
-            return f"{keys.source}, accepted, {plain(open_account(keys).free_balance(asset))} {asset} free"
+            free = plain(account.free_balance(asset))
+            accounts.append(account)
+            return f"{keys.source}, accepted, {free} {asset} free"
 
         say("keys", accepted)
+        for account in accounts:
+            say("permissions", partial(admit, account, settings.mode))
+    if settings.mode is Mode.LIVE:
+        say("limits", lambda: limits_of_live(settings))
     return 0 if all_ok else 1
 
 

@@ -8,6 +8,7 @@ import time
 
 import structlog
 
+from bot.app.account import limits_of_live
 from bot.app.keys import need_keys
 from bot.app.snapshot import Snapshot
 from bot.app.system import BotSystem, StartCancelled
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         log_to_file(settings.directory / "bulkhead.log")
     else:
         log_to_output()
-    system = BotSystem(settings, allow_chaos=arguments.allow_chaos)
+    system = BotSystem(settings, allow_chaos=arguments.allow_chaos, say=_say)
     began = time.monotonic()
     # Who hangs where: every thread's stack, by its actor's name, in the log.
     signal.signal(signal.SIGUSR1, log_thread_tracebacks)
@@ -76,13 +77,11 @@ def _refuse_unready(settings: Settings, yes_real_money: bool) -> None:
     if not yes_real_money:
         raise ConfigError("mode live trades real money: say --yes-real-money if that is meant")
     need_keys(settings)
-    for key in ("capital", "max_daily_loss"):
-        if getattr(settings, key) is None:
-            raise ConfigError(f"{key}: mode live does not start without it; set it in bot.toml or BOT_{key.upper()}")
-    raise ConfigError(
-        "mode live is closed in this version: it does not yet reconcile its books with the exchange's; "
-        "use --mode testnet or --mode paper"
-    )
+    limits_of_live(settings)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _compare_line(settings: Settings) -> str:

@@ -1,0 +1,83 @@
+"""Whether an account may be traded on, whose it is, and what a run may spend of it."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Protocol
+
+from bot.app.data_directory import UID
+from bot.app.trading import fingerprint
+from bot.config import ConfigError, Mode, Settings
+from bot.domain.money import multiply, plain
+from bot.ports import ConfigurationRefused
+
+
+class AccountRights(Protocol):
+    """What an exchange says of an account and of the key that asks. Each call raises as a read of the exchange."""
+
+    def can_trade(self) -> bool: ...
+
+    def may_withdraw(self) -> bool | None: ...
+
+    def uid(self) -> int | None: ...
+
+
+def admit(rights: AccountRights, mode: Mode) -> str:
+    """Return in one line what the key may do, for a person to read.
+
+    Raises ConfigurationRefused for an account that may not trade and for a key that may withdraw: a bot's key lies on
+    a machine, and who steals it must not be able to take the money away.
+    """
+    if not rights.can_trade():
+        raise ConfigurationRefused(
+            "the account may not trade (canTrade is false): enable spot trading for the key, or ask the exchange "
+            "why the account is closed to it"
+        )
+    may_withdraw = rights.may_withdraw()
+    if may_withdraw:
+        raise ConfigurationRefused(
+            "the API key may withdraw (enableWithdrawals), so that whoever steals it takes the money too: switch "
+            "withdrawals off for this key at the exchange, or make a key that may read and trade only"
+        )
+    if may_withdraw is None:
+        warning = "warning: " if mode is Mode.LIVE else ""
+        return f"{warning}the exchange does not tell whether this key may withdraw; see to it that it may not"
+    return "the key may trade and may not withdraw"
+
+
+def limits_of_live(settings: Settings) -> str:
+    """Return in words the two limits that real money is not traded without. Raises ConfigError if one is not set."""
+    for key in ("capital", "max_daily_loss"):
+        if getattr(settings, key) is None:
+            raise ConfigError(f"{key}: mode live does not start without it; set it in bot.toml or BOT_{key.upper()}")
+    assert settings.capital is not None
+    assert settings.max_daily_loss is not None
+    return f"capital = {plain(settings.capital)}, max_daily_loss = {plain(settings.max_daily_loss)}"
+
+
+def account_name(uid: int | None, api_key: str) -> str:
+    """Return the name under which a directory remembers its account: the exchange's own, else one made of the key."""
+    return f"{UID}{uid}" if uid is not None else fingerprint(api_key)
+
+
+def spending(settings: Settings, host: str, account: str, quote_asset: str, equity: Decimal) -> Iterator[str]:
+    """Yield what a run with real money may spend, a line each; `equity` is the book's by now, in the quote asset."""
+
+    def share(part: Decimal) -> str:
+        return f"{plain(multiply(part, equity))} {quote_asset}"
+
+    assert settings.capital is not None
+    assert settings.max_daily_loss is not None
+    yield f"REAL MONEY: mode live on {settings.exchange.profile} at {host}, account {account}, bot {settings.bot_id}"
+    yield (
+        f"it may spend capital = {plain(settings.capital)} {quote_asset} and what it earns; "
+        f"the book is worth {plain(equity)} {quote_asset} now"
+    )
+    yield (
+        f"an order: fraction = {plain(settings.fraction)} of that, {share(settings.fraction)}; a symbol: "
+        f"max_exposure = {plain(settings.max_exposure)}, {share(settings.max_exposure)}"
+    )
+    yield (
+        f"after a loss of max_daily_loss = {plain(settings.max_daily_loss)}, {share(settings.max_daily_loss)}, "
+        "no more is bought until 00:00 UTC"
+    )
+    yield f"MARKET orders of {', '.join(settings.symbols)}; stop them with: halt"
