@@ -22,7 +22,7 @@ class AccountRights(Protocol):
 
 
 def admit(rights: AccountRights, mode: Mode) -> str:
-    """Return in one line what the key may do, for a person to read.
+    """Return what the key may do, for a person to read.
 
     Raises ConfigurationRefused for an account that may not trade and for a key that may withdraw: a bot's key lies on
     a machine, and who steals it must not be able to take the money away.
@@ -39,9 +39,9 @@ def admit(rights: AccountRights, mode: Mode) -> str:
             "withdrawals off for this key at the exchange, or make a key that may read and trade only"
         )
     if may_withdraw is None:
-        warning = "warning: " if mode is Mode.LIVE else ""
+        warning = "warning, " if mode is Mode.LIVE else ""
         return f"{warning}the exchange does not tell whether this key may withdraw; see to it that it may not"
-    return "the key may trade and may not withdraw"
+    return "may trade and may not withdraw"
 
 
 def limits_of_live(settings: Settings) -> str:

@@ -143,6 +143,7 @@ class BotSystem:
                 Urls(ends.rest_url, ends.rest_url, ends.ws_url),
                 Keys(ends.api_key, ends.api_secret, "embedded"),
             )
+        rights = ""
         account: BinanceExchange | None = None
         if settings.mode is not Mode.PAPER:
             window = settings.exchange.recv_window_ms
@@ -150,7 +151,7 @@ class BotSystem:
                 urls.trading_rest, self._clock, keys.key, keys.secret, window, *EXCHANGE_TIMEOUTS_MS
             )
         if account is not None and settings.mode in WITH_ACCOUNT:
-            identity = self._admitted(account, keys, identity, urls)
+            identity, rights = self._admitted(account, keys, identity, urls)
         self._store = SqliteStore(directory.history)
         self._journal = SqliteJournal(directory.orders)
         history = BinanceMarketHistory(urls.market_rest, self._clock, *EXCHANGE_TIMEOUTS_MS)
@@ -170,8 +171,6 @@ class BotSystem:
         )
         self._journal.set_note(RULES_NOTE, encode_rules(rules))
         self._note_cash(exchange, quote_asset)
-        if settings.mode is Mode.LIVE:
-            self._say_what_may_be_spent(urls, identity, quote_asset, rules)
         stream = BinanceMarketStream(urls.market_ws, on_bad_frame=self._on_bad_frame)
         parts = Parts(
             feeds=tuple(
@@ -197,6 +196,11 @@ class BotSystem:
             handler_deadline_ms=settings.handler_deadline_ms,
             on_quarantine=settings.on_quarantine,
         )
+        # Said when nothing is left to refuse, before anything is bought.
+        if settings.mode in WITH_ACCOUNT:
+            self._say(f"keys {keys.source}; {rights}")
+        if settings.mode is Mode.LIVE:
+            self._say_what_may_be_spent(urls, identity, quote_asset, rules)
         self._system.start(child_specs(parts))
         self._control = ControlServer(directory.control_socket, self._on_request)
         self._control.start()
@@ -275,17 +279,16 @@ class BotSystem:
                 )
         return {**decode_rules(self._journal.get_note(RULES_NOTE)), **rules}
 
-    def _admitted(self, account: BinanceExchange, keys: Keys, identity: Identity, urls: Urls) -> Identity:
-        """Return whose book this is, by the exchange's own words, once the account may be traded on.
+    def _admitted(self, account: BinanceExchange, keys: Keys, identity: Identity, urls: Urls) -> tuple[Identity, str]:
+        """Return whose book this is by the exchange's own words, and what the key may do, if that is what it should.
 
         Raises ConfigurationRefused, StartError, DataDirectoryError.
         """
-        self._say(f"keys {keys.source}")
-        self._say(self._reached(lambda: admit(account, self.settings.mode), urls.trading_rest))
+        rights = self._reached(lambda: admit(account, self.settings.mode), urls.trading_rest)
         uid = self._reached(account.uid, urls.trading_rest)
         identity = msgspec.structs.replace(identity, account=account_name(uid, keys.key))
         self.directory.belong_to(identity, formerly=account_name(None, keys.key))
-        return identity
+        return identity, rights
 
     def _say_what_may_be_spent(
         self, urls: Urls, identity: Identity, quote_asset: str, rules: Mapping[str, SymbolRules]

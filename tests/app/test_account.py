@@ -37,10 +37,10 @@ def test_an_account_that_may_not_trade_is_refused():
 
 
 def test_what_the_exchange_does_not_tell_is_said_and_in_live_is_a_warning():
-    assert admit(Rights(), Mode.LIVE) == "the key may trade and may not withdraw"
+    assert admit(Rights(), Mode.LIVE) == "may trade and may not withdraw"
     testnet, live = (admit(Rights(withdraws=None), mode) for mode in (Mode.TESTNET, Mode.LIVE))
     assert testnet.startswith("the exchange does not tell whether this key may withdraw")
-    assert live == f"warning: {testnet}"
+    assert live == f"warning, {testnet}"
 
 
 def test_no_answer_is_no_permission():

@@ -116,6 +116,7 @@ class BalanceReply(msgspec.Struct):
 class AccountReply(msgspec.Struct):
     balances: list[BalanceReply]
     canTrade: bool = True  # noqa: N815
+    uid: int | None = None
 
 
 class KeyReply(msgspec.Struct):

@@ -78,6 +78,13 @@ class BinanceExchange(PublicCalls):
         """Return whether the account may trade at all. Raises as the port says of reads."""
         return self.read("account", {}, AccountReply).canTrade
 
+    def uid(self) -> int | None:
+        """Return the exchange's number for the account, whatever its key; None where it gives none, as Binance US.
+
+        Raises as the port says of reads.
+        """
+        return self.read("account", {}, AccountReply).uid
+
     def may_withdraw(self) -> bool | None:
         """Return whether the key may take money out; None where the exchange does not tell, as the testnet.
 
