@@ -72,6 +72,6 @@ def test_a_start_that_waits_for_the_exchange_is_called_off_in_order(tmp_path, an
             "BOT_API_SECRET": "s" * 64,
         }
         with Program("run", "--mode", "testnet", "--data-dir", tmp_path / "d", cwd=tmp_path, settings=settings) as bot:
-            wait_until((tmp_path / "d" / "orders.db").exists, 20, "the directory is claimed")
+            wait_until((tmp_path / "d" / "lock").exists, 20, "the directory is claimed")
             bot.send(signal.SIGTERM)
             assert bot.ends(10) == 0
