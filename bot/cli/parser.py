@@ -176,6 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, metavar="N")
     one.add_argument("--interval-ms", type=int, metavar="N", help="time between kline updates of a symbol")
     one.add_argument("--step", action="store_true", help="a kline at each POST /sim/next")
+    one.add_argument("--exchange-info", type=Path, metavar="FILE", help="a recorded exchangeInfo whose filters hold")
     _data_dir(one)
     one.add_argument("--json", action="store_true")
 

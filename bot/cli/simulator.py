@@ -30,6 +30,7 @@ def serve(arguments: argparse.Namespace) -> int:
         interval_ms=arguments.interval_ms,
         step=arguments.step,
         data_dir=arguments.data_dir,
+        exchange_info=arguments.exchange_info,
     )
     exchange = SimulatedExchange(config)
     with stopped_by_signals() as stop:

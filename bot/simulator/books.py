@@ -9,9 +9,9 @@ from typing import Protocol
 import msgspec
 
 from bot.simulator.amounts import ZERO, ceil8, exact, floor_to, round8
+from bot.simulator.depth import Depth
 from bot.simulator.errors import ApiError, insufficient_balance, rejected
 from bot.simulator.journal import Journal
-from bot.simulator.market import Depth
 from bot.simulator.profiles import SymbolRules
 
 OPEN_STATUSES = frozenset({"NEW", "PARTIALLY_FILLED"})
@@ -250,10 +250,7 @@ class Books:
         if request.quantity is not None:
             return request.quantity
         assert request.quote_quantity is not None
-        quantity = depth.quantity_for(request.is_buyer, request.quote_quantity, rules.step)
-        if quantity <= 0:
-            raise rejected("Order book liquidity is less than `LOT_SIZE` filter minimum quantity.")
-        return quantity
+        return depth.quantity_for(request.is_buyer, request.quote_quantity, rules.step)
 
     def _check_balance(
         self, rules: SymbolRules, request: OrderRequest, quantity: Decimal, taken: list[tuple[Decimal, Decimal]]

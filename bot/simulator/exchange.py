@@ -21,6 +21,7 @@ from bot.simulator.limits import OrderLimits, RequestLimits
 from bot.simulator.listen_keys import ListenKeys
 from bot.simulator.market import HistoryMaker, Market, PriceProcess, SyntheticMarket
 from bot.simulator.profiles import PROFILES, Profile, SymbolRules, symbol_rules
+from bot.simulator.recorded import read_exchange_info
 from bot.simulator.replay import ReplayMarket, Tape, read_tapes, shift_for
 from bot.simulator.replies import order_reply, trade_reply
 from bot.simulator.settings import DEFAULT_SYMBOLS, SimulatorConfig
@@ -64,6 +65,8 @@ class Exchange:
         self.profile = profile or _profile(config.profile)
         _check(config)
         tapes = {tape.symbol: tape for tape in read_tapes(config.files)}
+        self._recorded = read_exchange_info(config.exchange_info) if config.exchange_info is not None else None
+        self.filters = self._recorded.filters if self._recorded is not None else ()
         self.journal = Journal(config.data_dir)
         try:
             self._open(tapes)
@@ -162,8 +165,16 @@ class Exchange:
             series.resume(rows[-1].candle)
         return series
 
+    def _rules(self, symbol: str, price: Decimal | None) -> SymbolRules:
+        recorded = None
+        if self._recorded is not None:
+            recorded = self._recorded.symbols.get(symbol)
+            if recorded is None:
+                raise SimulatorError(f"{self.config.exchange_info}: symbol {symbol} is not in it")
+        return symbol_rules(self.profile, symbol, price, self.config.step, recorded)
+
     def _made_up(self, symbol: str, seed: str, run: int) -> SyntheticMarket:
-        rules = symbol_rules(self.profile, symbol, step_mode=self.config.step)
+        rules = self._rules(symbol, None)
         anchor = Decimal(self._anchors.get(symbol, rules.start_price))
         maker = HistoryMaker(seed, rules, rules.tick, anchor)
         begin = self._market_begin
@@ -188,7 +199,7 @@ class Exchange:
     def _replayed(self, tape: Tape, shift_ms: int, seed: str) -> ReplayMarket:
         position = self._positions.get(tape.symbol, 0)
         first = tape.row(0)
-        rules = symbol_rules(self.profile, tape.symbol, first.open, self.config.step)
+        rules = self._rules(tape.symbol, first.open)
         maker = HistoryMaker(seed, rules, tape.grid, first.open)
         begin = first.open_time + shift_ms
         series = self._series(rules, tape.interval, maker, begin, first.open, seconds=False)

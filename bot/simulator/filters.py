@@ -3,14 +3,14 @@
 Source: Binance, filters. The order of evaluation is not documented; the fact sheet proposes exchangeInfo's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from bot.simulator.amounts import exact
+from bot.simulator.amounts import ZERO, exact
 from bot.simulator.books import OrderRequest
-from bot.simulator.errors import ApiError, filter_failure
+from bot.simulator.errors import ApiError, filter_failure, rejected
 from bot.simulator.profiles import SymbolRules
 
 Filter = Mapping[str, Any]
@@ -21,13 +21,16 @@ class Situation:
     """What the filters need to know beside the order.
 
     `average(minutes)` is the reference price: a volume-weighted average, or the last price for 0 minutes. `quantity` is
-    in the base asset, computed from the book for an order by quoteOrderQty. `open_orders`: on the symbol, without it.
+    in the base asset, computed from the book for an order by quoteOrderQty. `open_orders` (on the symbol), `all_open`
+    (on all symbols) and `position` (free and locked base asset and what open BUY orders still want) are without it.
     """
 
     order: OrderRequest
     quantity: Decimal
     average: Callable[[int], Decimal]
-    open_orders: int
+    open_orders: int = 0
+    all_open: int = 0
+    position: Decimal = ZERO
 
     @property
     def is_market(self) -> bool:
@@ -42,7 +45,7 @@ class Situation:
 
 
 @exact
-def check(rules: SymbolRules, situation: Situation) -> None:
+def check(rules: SymbolRules, exchange_filters: Sequence[Filter], situation: Situation) -> None:
     """Raise ApiError -1013 with the name of the first filter that the order breaks."""
     order = situation.order
     for name, value in (
@@ -52,7 +55,7 @@ def check(rules: SymbolRules, situation: Situation) -> None:
     ):
         if value is not None and value <= 0:
             raise ApiError(-1013, f"Invalid {name}.")
-    for rule in rules.filters:
+    for rule in (*rules.filters, *exchange_filters):
         test = _TESTS.get(rule["filterType"])
         if test is not None and not test(rule, situation):
             raise filter_failure(rule["filterType"])
@@ -118,6 +121,28 @@ def _max_num_orders(rule: Filter, situation: Situation) -> bool:
     return not situation.order.may_rest or situation.open_orders < int(rule["maxNumOrders"])
 
 
+def _exchange_max_num_orders(rule: Filter, situation: Situation) -> bool:
+    return not situation.order.may_rest or situation.all_open < int(rule["maxNumOrders"])
+
+
+def _max_position(rule: Filter, situation: Situation) -> bool:
+    """Whether the order itself counts is not quite clear from the documents; here it does, which refuses more."""
+    is_buyer = situation.order.is_buyer
+    return not is_buyer or situation.position + situation.quantity <= Decimal(rule["maxPosition"])
+
+
+@exact
+def check_liquidity(rules: SymbolRules, quantity: Decimal, is_book_empty: bool) -> None:
+    """Raise ApiError -2010 if the book gives too little for an order by quoteOrderQty."""
+    if is_book_empty:
+        raise rejected("Order book liquidity is less than symbol minimum quantity.")
+    for rule in rules.filters:
+        if rule["filterType"] in ("LOT_SIZE", "MARKET_LOT_SIZE") and quantity < Decimal(rule["minQty"]):
+            raise rejected(f"Order book liquidity is less than `{rule['filterType']}` filter minimum quantity.")
+    if quantity <= 0:
+        raise rejected("Order book liquidity is less than `LOT_SIZE` filter minimum quantity.")
+
+
 # The other filters of exchangeInfo bound kinds of order that this exchange refuses as a whole (iceberg, stop, lists).
 _TESTS: Mapping[str, Callable[[Filter, Situation], bool]] = {
     "PRICE_FILTER": _price_filter,
@@ -128,4 +153,6 @@ _TESTS: Mapping[str, Callable[[Filter, Situation], bool]] = {
     "MIN_NOTIONAL": _min_notional,
     "NOTIONAL": _notional,
     "MAX_NUM_ORDERS": _max_num_orders,
+    "EXCHANGE_MAX_NUM_ORDERS": _exchange_max_num_orders,
+    "MAX_POSITION": _max_position,
 }

@@ -9,82 +9,10 @@ from typing import Protocol
 
 from bot.simulator.amounts import ZERO, exact, round8
 from bot.simulator.candles import FIRST_DAY_MS, INTERVAL_MS, Candle, CandleSeries, bucket
+from bot.simulator.depth import Depth, OrderBook
 from bot.simulator.profiles import SymbolRules
 
 MINUTE_SIGMA = 0.010  # of the made-up candles before the start
-LEVELS = 20
-
-
-@dataclass
-class Depth:
-    """The offers of all others: [price, quantity] levels, best first. What is taken is gone until the next move."""
-
-    bids: list[list[Decimal]]
-    asks: list[list[Decimal]]
-
-    def plan(self, is_buyer: bool, quantity: Decimal, limit: Decimal | None) -> list[tuple[Decimal, Decimal]]:
-        """Return (price, quantity) per level that an order of `quantity` would take, at `limit` or better."""
-        taken = []
-        for price, available in self.asks if is_buyer else self.bids:
-            if quantity <= 0 or (limit is not None and (price > limit if is_buyer else price < limit)):
-                break
-            share = min(available, quantity)
-            if share > 0:
-                taken.append((price, share))
-                quantity -= share
-        return taken
-
-    def quantity_for(self, is_buyer: bool, quote_quantity: Decimal, step: Decimal) -> Decimal:
-        """Return the largest multiple of `step` that costs, or yields, at most `quote_quantity` in this book.
-
-        Source: Binance, POST /order, quoteOrderQty.
-        """
-        left, quantity = quote_quantity, ZERO
-        for price, available in self.asks if is_buyer else self.bids:
-            share = min(available, left / price)
-            quantity += share
-            left -= share * price
-            if share < available:
-                break
-        return quantity // step * step
-
-    def take(self, is_buyer: bool, taken: list[tuple[Decimal, Decimal]]) -> None:
-        """Remove what `plan` returned."""
-        levels = self.asks if is_buyer else self.bids
-        for (_, share), level in zip(taken, levels, strict=False):
-            level[1] -= share
-        levels[:] = [level for level in levels if level[1] > 0]
-
-    def best(self, is_buyer: bool) -> Decimal | None:
-        """Return the best price that such an order would meet."""
-        levels = self.asks if is_buyer else self.bids
-        return levels[0][0] if levels else None
-
-
-def unlimited_depth(price: Decimal) -> Depth:
-    """Return a book without spread and without end."""
-    endless = Decimal("Infinity")
-    return Depth([[price, endless]], [[price, endless]])
-
-
-def random_depth(rng: random.Random, price: Decimal, tick: Decimal, step: Decimal) -> Depth:
-    """Return levels around `price`: the best some ticks away, each worth hundreds to thousands of the quote."""
-    centre = int(price / tick)
-    gap = max(1, round(centre * 0.00003))
-    sides: list[list[list[Decimal]]] = []
-    for sign in (-1, 1):
-        levels = []
-        ticks = centre
-        for number in range(LEVELS):
-            ticks += sign * max(1, round(gap * rng.uniform(0.5, 1.5)))
-            if ticks <= 0:
-                break
-            level_price = ticks * tick
-            worth = rng.lognormvariate(6.6, 0.7) * (1 + 0.25 * number)
-            steps = max(1, int(worth / float(level_price * step)))
-            levels.append([level_price, steps * step])
-        sides.append(levels)
-    return Depth(*sides)
 
 
 @dataclass
@@ -239,6 +167,7 @@ class Market(Protocol):
     series: CandleSeries
     forced: Decimal | None
     trade_id: int
+    book: OrderBook
 
     @property
     def price(self) -> Decimal:
@@ -267,12 +196,9 @@ class SyntheticMarket:
         self.series = series
         self.forced: Decimal | None = None
         self.trade_id = 0
+        self.book = OrderBook(f"{seed}:{rules.symbol}:book", unlimited)
         self._process = process
         self._rng = process.rng
-        self._seed = seed
-        self._unlimited = unlimited
-        self._moves = 0
-        self._depth: Depth | None = None
 
     @property
     def price(self) -> Decimal:
@@ -285,8 +211,7 @@ class SyntheticMarket:
     @exact
     def advance(self, now_ms: int, is_push: bool) -> list[tuple[str, Candle]]:
         current = self.series.current
-        self._depth = None
-        self._moves += 1
+        self.book.moved()
         if self.forced is not None and current is not None and current.close_time < now_ms:
             # The closing update is the next one that is sent: it carries the price, and the new candle stands on it.
             self._trade_at(current.close_time, self._accept_forced())
@@ -306,7 +231,7 @@ class SyntheticMarket:
         """Close what is over at `now_ms`, without a new price."""
         current = self.series.current
         if self.forced is not None and current is not None and current.close_time < now_ms:
-            self._depth = None
+            self.book.moved()
             self._trade_at(current.close_time, self._accept_forced())
         return self.series.roll(now_ms)
 
@@ -334,18 +259,12 @@ class SyntheticMarket:
                 trade.taker_volume, trade.taker_quote_volume = trade.volume, trade.quote_volume
             candle = candle.merged(trade) if candle else trade
         assert candle is not None
-        self._depth = None
-        self._moves += 1
+        self.book.moved()
         return candle
 
     @exact
     def depth(self) -> Depth:
-        if self._unlimited:
-            return unlimited_depth(self.price)
-        if self._depth is None:
-            rng = random.Random(f"{self._seed}:{self.rules.symbol}:book:{self._moves}")
-            self._depth = random_depth(rng, self.price, self.rules.tick, self.rules.step)
-        return self._depth
+        return self.book.now(self.price, self.rules.tick, self.rules.step)
 
     def _accept_forced(self) -> Decimal:
         assert self.forced is not None

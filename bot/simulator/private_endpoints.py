@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from bot.simulator import filters
-from bot.simulator.amounts import text8
+from bot.simulator.amounts import ZERO, text8
 from bot.simulator.books import OPEN_STATUSES, Order, OrderRequest
 from bot.simulator.errors import (
     TEXTS,
@@ -19,6 +19,7 @@ from bot.simulator.errors import (
     unsupported,
 )
 from bot.simulator.exchange import Exchange
+from bot.simulator.market import Market
 from bot.simulator.params import CLIENT_ORDER_ID, Params, check_precision, time_param
 from bot.simulator.profiles import STP_MODES, SymbolRules
 from bot.simulator.public_endpoints import Action, order_rate_limits
@@ -53,12 +54,7 @@ def account(exchange: Exchange, params: Params) -> Action:
             "takerCommission": points,
             "buyerCommission": 0,
             "sellerCommission": 0,
-            "commissionRates": {
-                "maker": text8(rate),
-                "taker": text8(rate),
-                "buyer": text8(Decimal(0)),
-                "seller": text8(Decimal(0)),
-            },
+            "commissionRates": _commission_rates(exchange)[0],
             "canTrade": rights.can_trade,
             "canWithdraw": rights.can_withdraw,
             "canDeposit": rights.can_deposit,
@@ -111,26 +107,12 @@ def new_order(exchange: Exchange, params: Params) -> Action:
     request, response_type = _order_request(params)
 
     def run(now: int) -> Any:
-        _check_trading_right(exchange)
-        market = exchange.market(request.symbol)
-        info = market.rules.info
-        check_precision("quantity", request.quantity, info["baseAssetPrecision"])
-        check_precision("quoteOrderQty", request.quote_quantity, info["quoteAssetPrecision"])
-        check_precision("price", request.price, info["quoteAssetPrecision"])
-        exchange.order_limits.check(now)
+        market = _checked(exchange, request, exchange.order_limits.check)
         depth = market.depth()
-        quantity = request.quantity
-        if quantity is None:
-            assert request.quote_quantity is not None
-            quantity = depth.quantity_for(request.is_buyer, request.quote_quantity, market.rules.step)
-        situation = filters.Situation(
-            request,
-            quantity,
-            lambda minutes: exchange.average_price(market, minutes),
-            len(exchange.books.open_orders(request.symbol)),
-        )
-        filters.check(market.rules, situation)
         _check_engine(exchange, market.rules, params, request)
+        if request.quote_quantity is not None:
+            is_book_empty = not (depth.asks if request.is_buyer else depth.bids)
+            filters.check_liquidity(market.rules, _quantity(request, market), is_book_empty)
         cut = exchange.faults.peek("partial_fill")
         exchange.note_requests()
         order, fills = exchange.books.place(
@@ -141,6 +123,101 @@ def new_order(exchange: Exchange, params: Params) -> Action:
         market.trade_id += len(fills)
         exchange.order_limits.placed(exchange.now_ms(), bool(fills))
         return placed_reply(order, fills, response_type)
+
+    return run
+
+
+def _checked(exchange: Exchange, request: OrderRequest, check_count: Callable[[int], None]) -> Market:
+    """Check all that comes before the engine: right, symbol, precision, order count, filters. Raises ApiError."""
+    _check_trading_right(exchange)
+    market = exchange.market(request.symbol)
+    info = market.rules.info
+    check_precision("quantity", request.quantity, info["baseAssetPrecision"])
+    check_precision("quoteOrderQty", request.quote_quantity, info["quoteAssetPrecision"])
+    check_precision("price", request.price, info["quoteAssetPrecision"])
+    check_count(exchange.now_ms())
+    books = exchange.books
+    resting = books.open_orders(request.symbol)
+    balance = books.balances[market.rules.base]
+    wanted = sum((order.left for order in resting if order.is_buyer), ZERO)
+    situation = filters.Situation(
+        request,
+        _quantity(request, market),
+        lambda minutes: exchange.average_price(market, minutes),
+        len(resting),
+        len(books.open_orders()),
+        balance.free + balance.locked + wanted,
+    )
+    filters.check(market.rules, exchange.filters, situation)
+    return market
+
+
+def _quantity(request: OrderRequest, market: Market) -> Decimal:
+    """Return the base quantity: as asked for, or what the book gives for quoteOrderQty."""
+    if request.quantity is not None:
+        return request.quantity
+    assert request.quote_quantity is not None
+    return market.depth().quantity_for(request.is_buyer, request.quote_quantity, market.rules.step)
+
+
+def try_order(exchange: Exchange, params: Params) -> Action:
+    """Check an order as far as the engine, which it does not reach. Source: Binance, POST /order/test."""
+    request, _ = _order_request(params)
+    shows_rates = exchange.profile.tests_commissions and bool(params.boolean("computeCommissionRates"))
+
+    def run(now: int) -> Any:
+        _checked(exchange, request, lambda moment: None)
+        if not shows_rates:
+            return {}
+        rates, discount = _commission_rates(exchange)
+        return {
+            "standardCommissionForOrder": {name: rates[name] for name in ("maker", "taker")},
+            "specialCommissionForOrder": {name: text8(ZERO) for name in ("maker", "taker")},
+            "taxCommissionForOrder": {name: text8(ZERO) for name in ("maker", "taker")},
+            "discount": discount,
+        }
+
+    return run
+
+
+def commission(exchange: Exchange, params: Params) -> Action:
+    symbol = params.required_symbol()
+
+    def run(now: int) -> Any:
+        exchange.market(symbol)
+        rates, discount = _commission_rates(exchange)
+        nothing = dict.fromkeys(rates, text8(ZERO))
+        return {
+            "symbol": symbol,
+            "standardCommission": rates,
+            "specialCommission": nothing,
+            "taxCommission": nothing,
+            "discount": discount,
+        }
+
+    return run
+
+
+def _commission_rates(exchange: Exchange) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the standard rates and the discount as they are shown."""
+    rate = exchange.profile.commission_rate
+    rates = {"maker": text8(rate), "taker": text8(rate), "buyer": text8(ZERO), "seller": text8(ZERO)}
+    discount = {
+        "enabledForAccount": False,
+        "enabledForSymbol": False,
+        "discountAsset": "BNB",
+        "discount": "0.75000000",
+    }
+    return rates, discount
+
+
+def my_filters(exchange: Exchange, params: Params) -> Action:
+    """The filters that are the account's own: none. Source: Binance, GET /myFilters."""
+    symbol = params.required_symbol()
+
+    def run(now: int) -> Any:
+        exchange.market(symbol)
+        return {"exchangeFilters": [], "symbolFilters": [], "assetFilters": []}
 
     return run
 

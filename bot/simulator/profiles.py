@@ -14,6 +14,10 @@ from bot.simulator.errors import SimulatorError
 MINUTE_INTERVALS = ("1m", "3m", "5m", "15m", "30m")
 LONG_INTERVALS = ("1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
 ORDER_TYPES = ("LIMIT", "LIMIT_MAKER", "MARKET")
+_NOT_SIMULATED = (
+    "icebergAllowed", "ocoAllowed", "otoAllowed", "opoAllowed", "allowTrailingStop", "cancelReplaceAllowed",
+    "amendAllowed", "pegInstructionsAllowed",
+)  # fmt: skip
 STP_MODES = ("EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH", "DECREMENT", "TRANSFER")
 QUOTES = ("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "EUR", "BTC", "ETH", "BNB")
 
@@ -35,11 +39,17 @@ WEIGHTS: Mapping[str, tuple[int, int]] = {
     "GET /api/v3/allOrders": (20, 20),
     "GET /api/v3/myTrades": (20, 20),
     "GET /api/v3/rateLimit/order": (40, 40),
+    "GET /api/v3/account/commission": (20, 20),
+    "GET /api/v3/myFilters": (40, 40),
     "POST /api/v3/userDataStream": (2, 2),
     "PUT /api/v3/userDataStream": (2, 2),
     "DELETE /api/v3/userDataStream": (2, 2),
 }
 MY_TRADES_OF_ORDER_WEIGHT = 5
+TEST_WITH_RATES_WEIGHT = 20
+# (largest limit, or number of symbols; weight), the first that fits
+DEPTH_WEIGHTS = ((100, 5), (500, 25), (1000, 50), (5000, 250))
+DAY_TICKER_WEIGHTS = ((20, 2), (100, 40), (10**9, 80))
 FREE_WHEN_SUCCESSFUL = frozenset({"POST /api/v3/order", "DELETE /api/v3/order", "DELETE /api/v3/openOrders"})
 
 
@@ -57,6 +67,8 @@ class Profile:
     order_limit_sends_retry_after: bool
     free_successful_orders: bool
     average_has_close_time: bool
+    tests_commissions: bool  # order/test takes computeCommissionRates
+    status_has_text: bool  # of /sapi/v1/system/status
     sessions: bool  # session.* and userDataStream.subscribe of the WebSocket API
     listen_keys: bool  # the older way to the user data stream
     subscribe_signature: bool = True
@@ -90,6 +102,8 @@ PROFILES: Mapping[str, Profile] = {
         order_limit_sends_retry_after=True,
         free_successful_orders=True,
         average_has_close_time=True,
+        tests_commissions=True,
+        status_has_text=True,
         sessions=True,
         listen_keys=False,
         permission_sets=(("SPOT", "MARGIN"),),
@@ -105,6 +119,8 @@ PROFILES: Mapping[str, Profile] = {
         order_limit_sends_retry_after=False,
         free_successful_orders=False,
         average_has_close_time=False,
+        tests_commissions=False,
+        status_has_text=False,
         sessions=False,
         listen_keys=True,
     ),
@@ -170,12 +186,21 @@ def split_symbol(symbol: str) -> tuple[str, str]:
     raise SimulatorError(f"symbol {symbol!r} does not end with a quote asset ({', '.join(QUOTES)})")
 
 
-def symbol_rules(profile: Profile, symbol: str, price: Decimal | None = None, step_mode: bool = False) -> SymbolRules:
+def symbol_rules(
+    profile: Profile,
+    symbol: str,
+    price: Decimal | None = None,
+    step_mode: bool = False,
+    recorded: Mapping[str, Any] | None = None,
+) -> SymbolRules:
     """Return the rules of `symbol`; `price`, the first of a kline file, replaces the table's.
 
-    In step mode avgPriceMins is 0, so that a MARKET order's notional is tested with the last close and not with an
-    average: Binance's own way to say so. Raises SimulatorError if the symbol cannot be split into assets.
+    `recorded`: the symbol's object of an exchangeInfo, which replaces all but the kinds of order that are not
+    simulated. In step mode avgPriceMins is 0, so that a MARKET order's notional is tested with the last close and not
+    with an average: Binance's own way to say so. Raises SimulatorError if the symbol cannot be split into assets.
     """
+    if recorded is not None:
+        return _recorded_rules(symbol, price, step_mode, recorded)
     base, quote = split_symbol(symbol)
     listing = _LISTINGS.get(symbol) or _generic_listing(price or Decimal(_USUAL_PRICES.get(base, "10")))
     filters = _filters(profile.name, listing, 0 if step_mode else 5)
@@ -189,6 +214,31 @@ def symbol_rules(profile: Profile, symbol: str, price: Decimal | None = None, st
         filters=filters,
         info=_exchange_info(profile, symbol, base, quote, filters),
     )
+
+
+def _recorded_rules(symbol: str, price: Decimal | None, step_mode: bool, recorded: Mapping[str, Any]) -> SymbolRules:
+    base, quote = recorded["baseAsset"], recorded["quoteAsset"]
+    listing = _LISTINGS.get(symbol) or _generic_listing(price or Decimal(_USUAL_PRICES.get(base, "10")))
+    filters = tuple(
+        {**rule, "avgPriceMins": 0} if step_mode and "avgPriceMins" in rule else rule for rule in recorded["filters"]
+    )
+    info = {
+        **recorded,
+        **dict.fromkeys(_NOT_SIMULATED, False),
+        "orderTypes": [kind for kind in ORDER_TYPES if kind in recorded["orderTypes"]],
+        "permissionSets": recorded.get("permissionSets", []),
+    }
+    plain_rules = SymbolRules(
+        symbol=symbol,
+        base=base,
+        quote=quote,
+        start_price=price or Decimal(listing.price),
+        tick=Decimal(listing.tick),
+        step=Decimal(listing.step),
+        filters=filters,
+        info=info,
+    )
+    return plain_rules.changed(filters=filters)
 
 
 def _generic_listing(price: Decimal) -> _Listing:
@@ -276,15 +326,8 @@ def _exchange_info(
         "baseCommissionPrecision": 8,
         "quoteCommissionPrecision": 8,
         "orderTypes": list(ORDER_TYPES),
-        "icebergAllowed": False,
-        "ocoAllowed": False,
-        "otoAllowed": False,
-        "opoAllowed": False,
+        **dict.fromkeys(_NOT_SIMULATED, False),
         "quoteOrderQtyMarketAllowed": True,
-        "allowTrailingStop": False,
-        "cancelReplaceAllowed": False,
-        "amendAllowed": False,
-        "pegInstructionsAllowed": False,
         "isSpotTradingAllowed": True,
         "isMarginTradingAllowed": any("MARGIN" in group for group in profile.permission_sets),
         "filters": list(filters),

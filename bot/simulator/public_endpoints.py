@@ -9,7 +9,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from bot.simulator.amounts import ZERO, text8
+from bot.simulator.amounts import ZERO, exact, text8
 from bot.simulator.candles import Candle
 from bot.simulator.errors import ApiError, bad_combination, illegal, missing, not_valid
 from bot.simulator.exchange import Exchange
@@ -18,6 +18,11 @@ from bot.simulator.params import Params, is_symbol, time_param
 
 SYMBOLS = r'^\[("[\w\-._&&[^a-z]]{1,50}"(,"[\w\-._&&[^a-z]]{1,50}"){0,}){0,1}\]$'
 AVERAGE_MINUTES = 5
+DAY_MS = 86_400_000
+SHORT_DAY_FIELDS = (
+    "symbol", "openPrice", "highPrice", "lowPrice", "lastPrice", "volume", "quoteVolume", "openTime", "closeTime",
+    "firstId", "lastId", "count",
+)  # fmt: skip
 MOST_SHOWN = Decimal(9_000_000_000)
 TIME_ZONE = re.compile(r"([+-]?)(\d{1,2})(?::(\d{2}))?")
 
@@ -60,7 +65,7 @@ def exchange_info(exchange: Exchange, params: Params) -> Action:
             "timezone": "UTC",
             "serverTime": now,
             "rateLimits": _rate_limits(exchange),
-            "exchangeFilters": [],
+            "exchangeFilters": list(exchange.filters),
             "symbols": shown,
         }
 
@@ -185,12 +190,47 @@ def average_price(exchange: Exchange, params: Params) -> Action:
     return run
 
 
+def system_status(exchange: Exchange, params: Params) -> Action:
+    """Source: Binance, wallet endpoints, system status; signed in old reports on US, so the names are taken there."""
+    if not exchange.profile.status_has_text:
+        params.ignore("timestamp", "recvWindow", "signature")
+    return lambda now: {"status": 0, "msg": "normal"} if exchange.profile.status_has_text else {"status": 0}
+
+
+def depth(exchange: Exchange, params: Params) -> Action:
+    symbol = params.required_symbol()
+    limit = params.limit(100, 5000)
+    status = _symbol_status(params)
+
+    def run(now: int) -> Any:
+        market = exchange.market(symbol)
+        _check_status(market, status)
+        book = market.depth()
+        sides = {
+            name: [[text8(price), _quantity_text(quantity)] for price, quantity in side[:limit]]
+            for name, side in (("bids", book.bids), ("asks", book.asks))
+        }
+        return {"lastUpdateId": market.book.update_id, **sides}
+
+    return run
+
+
+def _check_status(market: Market, status: str | None) -> None:
+    if status not in (None, market.rules.info["status"]):
+        raise ApiError(-1220, "The symbol's status does not match the requested symbolStatus.")
+
+
 def ticker_price(exchange: Exchange, params: Params) -> Action:
     return _ticker(exchange, params, _price)
 
 
 def book_ticker(exchange: Exchange, params: Params) -> Action:
     return _ticker(exchange, params, _best)
+
+
+def day_ticker(exchange: Exchange, params: Params) -> Action:
+    kind = params.one_of("type", ("FULL", "MINI"), ApiError(-1139, "Invalid ticker type."))
+    return _ticker(exchange, params, lambda market: _day(market, exchange.market_ms(), kind == "MINI"))
 
 
 def _ticker(exchange: Exchange, params: Params, show: Callable[[Market], dict[str, Any]]) -> Action:
@@ -203,11 +243,12 @@ def _ticker(exchange: Exchange, params: Params, show: Callable[[Market], dict[st
     names = [symbol] if symbol is not None else symbols
 
     def run(now: int) -> Any:
-        markets = [exchange.market(name) for name in names] if names is not None else list(exchange.markets.values())
-        chosen = [market for market in markets if status in (None, market.rules.info["status"])]
-        if names is not None and len(chosen) < len(markets):
-            raise ApiError(-1220, "The symbol's status does not match the requested symbolStatus.")
-        return show(chosen[0]) if symbol is not None else [show(market) for market in chosen]
+        if names is None:
+            return [show(m) for m in exchange.markets.values() if status in (None, m.rules.info["status"])]
+        markets = [exchange.market(name) for name in names]
+        for market in markets:
+            _check_status(market, status)
+        return show(markets[0]) if symbol is not None else [show(market) for market in markets]
 
     return run
 
@@ -227,6 +268,40 @@ def _best(market: Market) -> dict[str, Any]:
         "askPrice": text8(ask),
         "askQty": _quantity_text(ask_quantity),
     }
+
+
+@exact
+def _day(market: Market, now_ms: int, is_short: bool) -> dict[str, Any]:
+    """Return the statistics of the last 24 hours, made of whole minutes. Source: Binance, ticker/24hr."""
+    series = market.series
+    candles = series.klines(series.base, now_ms - DAY_MS, None, 2 * DAY_MS // 60_000) or [series.last_closed]
+    first, last = candles[0], market.price
+    volume = sum((candle.volume for candle in candles), ZERO)
+    quote_volume = sum((candle.quote_volume for candle in candles), ZERO)
+    traded = [candle for candle in candles if candle.trades and candle.first_trade_id >= 0]
+    best = _best(market)
+    change = last - first.open
+    full: dict[str, Any] = {
+        "symbol": market.rules.symbol,
+        "priceChange": text8(change),
+        "priceChangePercent": f"{change / first.open * 100:.3f}",
+        "weightedAvgPrice": text8(quote_volume / volume if volume else last),
+        "prevClosePrice": text8(first.open),
+        "lastPrice": text8(last),
+        "lastQty": text8(market.rules.step),
+        **{name: value for name, value in best.items() if name != "symbol"},
+        "openPrice": text8(first.open),
+        "highPrice": text8(max(candle.high for candle in candles)),
+        "lowPrice": text8(min(candle.low for candle in candles)),
+        "volume": text8(volume),
+        "quoteVolume": text8(quote_volume),
+        "openTime": first.open_time,
+        "closeTime": now_ms,
+        "firstId": traded[0].first_trade_id if traded else -1,
+        "lastId": traded[-1].last_trade_id if traded else -1,
+        "count": sum(candle.trades for candle in candles),
+    }
+    return {name: full[name] for name in SHORT_DAY_FIELDS} if is_short else full
 
 
 def _quantity_text(quantity: Decimal) -> str:

@@ -3,9 +3,14 @@
 Source: Binance, filters.
 """
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any
+
+from bot.simulator.errors import SimulatorError
 
 Filter = Mapping[str, Any]
 
@@ -77,3 +82,54 @@ def read_filters(value: Any) -> tuple[Filter, ...]:
     if len(set(kinds)) < len(kinds):
         raise ValueError("a filterType stands twice")
     return tuple(value)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An exchangeInfo that somebody kept: each symbol's object by its name, and the filters of the whole exchange."""
+
+    symbols: Mapping[str, Mapping[str, Any]]
+    filters: tuple[Filter, ...]
+
+
+_TEXTS = ("status", "baseAsset", "quoteAsset")
+_COUNTS = ("baseAssetPrecision", "quoteAssetPrecision")
+_FLAGS = ("quoteOrderQtyMarketAllowed", "isSpotTradingAllowed")
+
+
+def read_exchange_info(path: Path) -> Recorded:
+    """Read a file with an answer of GET /exchangeInfo. Raises SimulatorError with one line that names the place."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise SimulatorError(f"{path}: cannot be read ({reason})") from error
+    except ValueError as error:
+        raise SimulatorError(f"{path}: not JSON ({error})") from error
+    listed = content.get("symbols") if isinstance(content, dict) else None
+    if not isinstance(listed, list) or not listed or not all(isinstance(info, dict) for info in listed):
+        raise SimulatorError(f"{path}: no answer of GET /api/v3/exchangeInfo: it has no array of symbols")
+    symbols = {}
+    for info in listed:
+        name = info.get("symbol")
+        try:
+            symbols[str(name)] = _checked(info)
+        except ValueError as error:
+            raise SimulatorError(f"{path}: symbol {name}: {error}") from None
+    try:
+        return Recorded(symbols, read_filters(content.get("exchangeFilters", [])))
+    except ValueError as error:
+        raise SimulatorError(f"{path}: exchangeFilters: {error}") from None
+
+
+def _checked(info: Mapping[str, Any]) -> Mapping[str, Any]:
+    for names, kind, text in ((_TEXTS, str, "a string"), (_COUNTS, int, "a whole number"), (_FLAGS, bool, "a flag")):
+        for name in names:
+            if not isinstance(info.get(name), kind):
+                raise ValueError(f"{name} must be {text}, not {info.get(name)!r}")
+    sets = info.get("permissionSets", [])
+    if not isinstance(sets, list) or not all(isinstance(group, list) for group in sets):
+        raise ValueError("permissionSets must be an array of arrays")
+    if not isinstance(info.get("orderTypes"), list):
+        raise ValueError("orderTypes must be an array")
+    return {**info, "filters": list(read_filters(info.get("filters")))}

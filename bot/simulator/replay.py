@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import random
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ import msgspec
 
 from bot.simulator.amounts import ZERO, decimals, exact, round8
 from bot.simulator.candles import INTERVAL_MS, LONGEST_FILL, Candle, CandleSeries, bucket, flat
+from bot.simulator.depth import Depth, OrderBook
 from bot.simulator.errors import SimulatorError
-from bot.simulator.market import Depth, path_corners, path_price, random_depth, unlimited_depth
+from bot.simulator.market import path_corners, path_price
 from bot.simulator.profiles import SymbolRules
 
 MICROSECONDS_FROM = 10**14
@@ -200,9 +200,7 @@ class ReplayMarket:
         self._tape = tape
         self._grid = tape.grid
         self._shift_ms = shift_ms
-        self._seed = seed
-        self._by_hand = by_hand
-        self._depth: Depth | None = None
+        self.book = OrderBook(f"{seed}:{rules.symbol}:book:{position}", by_hand)
         self._next: Candle | None = None
 
     @property
@@ -225,7 +223,7 @@ class ReplayMarket:
             return None
         self.position += 1
         self._next = None
-        self._depth = None
+        self.book.moved()
         close, self.forced = self.forced, None
         return self._with_ids(_ending(row, close) if close is not None else row)
 
@@ -233,7 +231,7 @@ class ReplayMarket:
     def advance(self, now_ms: int, is_push: bool) -> list[tuple[str, Candle]]:
         over = self.close_only(now_ms)
         row = self.peek()
-        self._depth = None
+        self.book.moved()
         if row is None or row.open_time > now_ms:
             return over
         share = Decimal(now_ms - row.open_time) / (row.close_time + 1 - row.open_time)
@@ -262,12 +260,7 @@ class ReplayMarket:
 
     @exact
     def depth(self) -> Depth:
-        if self._by_hand:
-            return unlimited_depth(self.price)
-        if self._depth is None:
-            rng = random.Random(f"{self._seed}:{self.rules.symbol}:book:{self.position}:{self.price}")
-            self._depth = random_depth(rng, self.price, self._grid, self.rules.step)
-        return self._depth
+        return self.book.now(self.price, self._grid, self.rules.step)
 
     def fill_pause(self) -> None:
         """Put candles without trades between the last stored one and the row to come, after a restart."""

@@ -4,7 +4,6 @@ Source: the order of checks is assumed by the fact sheet, section 4.3; Binance d
 """
 
 import contextlib
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,14 @@ from bot.simulator.errors import TEXTS, ApiError, banned
 from bot.simulator.exchange import Exchange
 from bot.simulator.faults import Fault
 from bot.simulator.params import Params, parse_form
-from bot.simulator.profiles import FREE_WHEN_SUCCESSFUL, MY_TRADES_OF_ORDER_WEIGHT, WEIGHTS
+from bot.simulator.profiles import (
+    DAY_TICKER_WEIGHTS,
+    DEPTH_WEIGHTS,
+    FREE_WHEN_SUCCESSFUL,
+    MY_TRADES_OF_ORDER_WEIGHT,
+    TEST_WITH_RATES_WEIGHT,
+    WEIGHTS,
+)
 from bot.simulator.signing import check_key, check_signature, check_timing, read_timing, unsigned
 
 Endpoint = Callable[[Exchange, Params], public.Action]
@@ -32,7 +38,9 @@ GONE = (
     b"<html>\r\n<head><title>410 Gone</title></head>\r\n<body>\r\n<center><h1>410 Gone</h1></center>\r\n"
     b"<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
 )
-TIME_KEYS = frozenset({"serverTime", "transactTime", "time", "updateTime", "workingTime"})
+TIME_KEYS = frozenset(
+    {"serverTime", "transactTime", "time", "updateTime", "workingTime", "openTime", "closeTime", "createTime"}
+)
 
 
 @dataclass(frozen=True)
@@ -219,11 +227,27 @@ def perform(
 
 
 def weight_of(key: str, request: HttpRequest) -> int:
-    with_symbol, without = WEIGHTS.get(key, (1, 1))
-    names = re.findall(rb"(?:^|[?&])(symbol|orderId)=", request.query)
-    if key == "GET /api/v3/myTrades" and b"orderId" in names:
+    """Return what a request costs. Source: Binance, weights."""
+    try:
+        sent = _values(request)
+    except ApiError:  # refused for that later
+        sent = {}
+    if key == "GET /api/v3/depth":
+        limit = sent.get("limit", "100")
+        return _step(DEPTH_WEIGHTS, min(int(limit), 5000) if limit.isdecimal() and len(limit) < 20 else 100)
+    if key == "GET /api/v3/ticker/24hr":
+        named = 1 if "symbol" in sent else sent["symbols"].count(",") + 1 if "symbols" in sent else 10**9
+        return _step(DAY_TICKER_WEIGHTS, named)
+    if key == "GET /api/v3/myTrades" and "orderId" in sent:
         return MY_TRADES_OF_ORDER_WEIGHT
-    return with_symbol if b"symbol" in names else without
+    if key == "POST /api/v3/order/test" and sent.get("computeCommissionRates") == "true":
+        return TEST_WITH_RATES_WEIGHT
+    with_symbol, without = WEIGHTS.get(key, (1, 1))
+    return with_symbol if "symbol" in sent else without
+
+
+def _step(weights: tuple[tuple[int, int], ...], value: int) -> int:
+    return next(weight for limit, weight in weights if value <= limit)
 
 
 def _values(request: HttpRequest) -> dict[str, str]:
@@ -255,6 +279,8 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "GET /api/v3/exchangeInfo": public.exchange_info,
     "GET /api/v3/klines": public.klines,
     "GET /api/v3/avgPrice": public.average_price,
+    "GET /api/v3/depth": public.depth,
+    "GET /api/v3/ticker/24hr": public.day_ticker,
     "GET /api/v3/ticker/price": public.ticker_price,
     "GET /api/v3/ticker/bookTicker": public.book_ticker,
     "GET /api/v3/account": private.account,
@@ -266,7 +292,11 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "GET /api/v3/allOrders": private.all_orders,
     "GET /api/v3/myTrades": private.my_trades,
     "GET /api/v3/rateLimit/order": private.order_counts,
+    "POST /api/v3/order/test": private.try_order,
+    "GET /api/v3/account/commission": private.commission,
+    "GET /api/v3/myFilters": private.my_filters,
     "GET /sapi/v1/account/apiRestrictions": private.api_restrictions,
+    "GET /sapi/v1/system/status": public.system_status,
     "POST /api/v3/userDataStream": private.create_listen_key,
     "PUT /api/v3/userDataStream": private.extend_listen_key,
     "DELETE /api/v3/userDataStream": private.close_listen_key,

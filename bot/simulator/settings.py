@@ -16,6 +16,8 @@ class SimulatorConfig:
     fast the market's time runs. `seed` None: random, and kept in `data_dir`. `interval_ms`: between two updates of a
     symbol's klines; None: the exchange's own 2000, 1000 for 1s. `step`: klines only on POST /sim/next. `data_dir` None:
     nothing survives the process. `enable_withdrawals`: the API key has a right that a bot must not have.
+    `exchange_info`: a file with an answer of GET /exchangeInfo, whose symbols, filters and statuses then hold; every
+    symbol must be in it.
     """
 
     host: str = "127.0.0.1"
@@ -29,6 +31,7 @@ class SimulatorConfig:
     step: bool = False
     data_dir: Path | None = None
     enable_withdrawals: bool = False
+    exchange_info: Path | None = None
 
 
 @dataclass(frozen=True)

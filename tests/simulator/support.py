@@ -15,8 +15,8 @@ from urllib.parse import quote, urlsplit
 import websocket
 
 from bot.simulator import Endpoints, SimulatedExchange, SimulatorConfig
+from bot.simulator.depth import Depth
 from bot.simulator.exchange import Exchange
-from bot.simulator.market import Depth
 from bot.simulator.profiles import PROFILES, Profile
 from bot.simulator.rest import HttpRequest, RestApi
 from bot.simulator.ws_api import Answer as WsAnswer
@@ -137,7 +137,7 @@ class Desk(Client):
     def set_book(self, symbol: str = "BTCUSDT", *, bids: Any = (), asks: Any = ()) -> None:
         """Replace the book of this moment by the given (price, quantity) levels."""
         sides = [[[Decimal(p), Decimal(q)] for p, q in side] for side in (bids, asks)]
-        self.exchange.markets[symbol]._depth = Depth(*sides)  # type: ignore[attr-defined]
+        self.exchange.markets[symbol].book.set(Depth(*sides), stays=False)
 
     def set_price(self, symbol: str, price: str) -> None:
         self.exchange.set_price(symbol, Decimal(price))

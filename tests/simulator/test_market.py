@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from bot.simulator.market import Depth, HistoryMaker, PriceProcess, random_depth
+from bot.simulator.depth import Depth, random_depth
+from bot.simulator.market import HistoryMaker, PriceProcess
 from bot.simulator.profiles import PROFILES, symbol_rules
 from bot.supervision.testing import ManualClock
 from tests.simulator.support import NOW, Desk
