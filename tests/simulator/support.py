@@ -42,6 +42,10 @@ class Answer:
     def msg(self) -> str:
         return self.json["msg"]
 
+    def code_is(self, code: int, beginning: str) -> bool:
+        """Tell whether this is a refusal with `code` and a text that begins so."""
+        return self.status != 200 and self.code == code and self.msg.startswith(beginning)
+
     @property
     def error(self) -> tuple[int, int, str]:
         return self.status, self.code, self.msg

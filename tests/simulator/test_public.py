@@ -171,3 +171,50 @@ def test_book_ticker_of_an_endless_book_is_a_number() -> None:
     shown = Desk(step=True).get("/api/v3/ticker/bookTicker", symbol="BTCUSDT").json
     assert shown["bidPrice"] == shown["askPrice"]
     assert Decimal(shown["askQty"]).is_finite()
+
+
+def test_depth_is_the_book_that_orders_meet(desk: Desk) -> None:
+    shown = desk.get("/api/v3/depth", symbol="BTCUSDT").json
+    bids, asks = ([(Decimal(p), Decimal(q)) for p, q in shown[side]] for side in ("bids", "asks"))
+    assert bids == sorted(bids, reverse=True)
+    assert asks == sorted(asks)
+    assert bids[0][0] < asks[0][0]
+    filled = desk.order(quantity="0.05").json
+    assert filled["fills"][0]["price"] == shown["asks"][0][0]
+    later = desk.get("/api/v3/depth", symbol="BTCUSDT").json
+    assert later["lastUpdateId"] > shown["lastUpdateId"]
+    assert sum(Decimal(q) for _, q in later["asks"]) == sum(q for _, q in asks) - Decimal("0.05")
+    assert later["bids"] == shown["bids"]
+    assert Desk().get("/api/v3/depth", symbol="BTCUSDT").json == shown  # the same seed, the same book
+    assert Desk(seed=8).get("/api/v3/depth", symbol="BTCUSDT").json != shown
+
+
+def test_depth_takes_a_limit(desk: Desk) -> None:
+    for limit, expected in ((5, 5), (20, 20), (9999, 20)):
+        assert len(desk.get("/api/v3/depth", symbol="BTCUSDT", limit=limit).json["bids"]) == expected
+    assert desk.get("/api/v3/depth", symbol="BTCUSDT", limit="x").code == -1100
+    assert desk.get("/api/v3/depth", symbol="NOPE").code == -1121
+    assert desk.get("/api/v3/depth", symbol="BTCUSDT", symbolStatus="HALT").code == -1220
+    assert desk.get("/api/v3/depth", limit=5).code == -1102
+
+
+def test_day_ticker() -> None:
+    desk = Desk(symbols=("BTCUSDT", "ETHUSDT"))
+    path = "/api/v3/ticker/24hr"
+    shown = desk.get(path, symbol="BTCUSDT").json
+    rows = desk.get("/api/v3/klines", symbol="BTCUSDT", interval="1m", limit=1000).json
+    assert shown["lastPrice"] == rows[-1][4]
+    assert Decimal(shown["highPrice"]) >= max(Decimal(row[2]) for row in rows)
+    assert Decimal(shown["volume"]) >= sum(Decimal(row[5]) for row in rows[-1000:])
+    assert Decimal(shown["priceChange"]) == Decimal(shown["lastPrice"]) - Decimal(shown["openPrice"])
+    assert [t["symbol"] for t in desk.get(path, symbols='["ETHUSDT"]').json] == ["ETHUSDT"]
+    short = desk.get(path, type="MINI").json
+    assert len(short) == 2
+    assert len(short[0]) == 12
+    assert desk.get(path, type="HUGE").error == (400, -1139, "Invalid ticker type.")
+
+
+def test_system_status() -> None:
+    assert Desk().get("/sapi/v1/system/status").json == {"status": 0, "msg": "normal"}
+    us = Desk("us")
+    assert us.signed("GET", "/sapi/v1/system/status").json == us.get("/sapi/v1/system/status").json == {"status": 0}
