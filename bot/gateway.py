@@ -12,6 +12,8 @@ import msgspec
 
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus
 from bot.ports import (
+    ConfigurationRefused,
+    Consequence,
     Exchange,
     ExchangeError,
     HaltSwitch,
@@ -48,12 +50,22 @@ class Unsettled(msgspec.Struct, frozen=True):
 
 
 class OrderGateway:
-    """Sends orders exactly once and settles them in the journal. Thread-safe; calls block while the exchange does."""
+    """Sends orders exactly once and settles them in the journal. Thread-safe; calls block while the exchange does.
 
-    def __init__(self, exchange: Exchange, journal: OrderJournal, halt: HaltSwitch) -> None:
+    `on_consequence` hears what a refusal means beyond its order: the consequence, the symbol, the exchange's words.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        journal: OrderJournal,
+        halt: HaltSwitch,
+        on_consequence: Callable[[Consequence, str, str], None] = lambda *_: None,
+    ) -> None:
         self._exchange = exchange
         self._journal = journal
         self._halt = halt
+        self._on_consequence = on_consequence
         self._doubted_at: dict[str, int] = {}
         self._leaving: set[str] = set()
         self._lock = threading.Lock()
@@ -62,8 +74,10 @@ class OrderGateway:
         """Return the journal's entry of a decision that was made before, None for a new one."""
         return self._journal.entry(client_order_id)
 
-    def submit(self, intent: OrderIntent, fence: Fence) -> Settled | Unsettled:
+    def submit(self, intent: OrderIntent, fence: Fence, passes_halt: bool = False) -> Settled | Unsettled:
         """Journal the intent, send its order and settle it; a known id is never sent, only resolved.
+
+        `passes_halt`: the order sells because of a halt, so that a halt does not stop it.
 
         Raises Fenced, and sends nothing, if the caller's epoch is over.
         """
@@ -77,7 +91,7 @@ class OrderGateway:
             except StoreError as error:
                 # Nothing left, and nothing will: what is not journaled is not sent.
                 return Settled(intent, OrderStatus.NOT_PLACED, (), f"the order could not be journaled: {error}")
-            outcome = self._send(intent, fence) if is_new else None
+            outcome = self._send(intent, fence, passes_halt) if is_new else None
         finally:
             with self._lock:
                 self._leaving.discard(intent.client_order_id)
@@ -88,15 +102,16 @@ class OrderGateway:
             self._doubt(intent)
         return outcome
 
-    def _send(self, intent: OrderIntent, fence: Fence) -> Settled | Unsettled:
-        reason = fence.run_fenced(self._halt.halted)
-        if reason is not None:
-            return self._settle(intent, OrderStatus.NOT_PLACED, f"halted: {reason}")
+    def _send(self, intent: OrderIntent, fence: Fence, passes_halt: bool) -> Settled | Unsettled:
+        reason = fence.run_fenced(lambda: self._halt.refusal(intent.symbol))
+        if reason is not None and not passes_halt:
+            return self._settle(intent, OrderStatus.NOT_PLACED, reason)
         try:
             report = self._exchange.place(intent)
         except OrderNotSent as error:
             return self._settle(intent, OrderStatus.NOT_PLACED, str(error))
         except OrderRejected as error:
+            self._tell_consequence(error.consequence, intent, str(error))
             return self._settle(intent, OrderStatus.REJECTED, str(error))
         except ExchangeError as error:
             # In doubt, or an error that the port does not name here: the order may have reached the exchange.
@@ -122,6 +137,9 @@ class OrderGateway:
             # Read before the question: only an answer given after the window says that nothing can come any more.
             closed = since is not None and self._exchange.now_ms() > since + self._exchange.acceptance_window_ms
             report = self._exchange.find(intent)
+        except ConfigurationRefused as error:
+            self._tell_consequence(Consequence.HALT, intent, str(error))
+            return Unsettled(intent, str(error))
         except ExchangeError as error:
             return Unsettled(intent, str(error))
         if report is not None:
@@ -129,6 +147,26 @@ class OrderGateway:
         if closed:
             return self._settle(intent, OrderStatus.NOT_PLACED, "the exchange has no order with this id")
         return Unsettled(intent, "not found, but the exchange may still accept the request")
+
+    def take(self, report: OrderReport) -> Settled | Unsettled | None:
+        """Settle an order by what was learnt of it elsewhere, once; None for one that was never recorded.
+
+        Fills of an order that was settled without them are added: only the exchange knows what it executed.
+        """
+        entry = self._journal.entry(report.client_order_id)
+        if entry is None:
+            return None
+        if not entry.status.is_final:
+            return self._take(entry.intent, report)
+        try:
+            late = self._journal.amend(report.client_order_id, report.fills)
+        except StoreError as error:
+            return Unsettled(entry.intent, f"late fills could not be journaled: {error}")
+        return Settled(entry.intent, entry.status, (*entry.fills, *late), report.detail)
+
+    def _tell_consequence(self, consequence: Consequence, intent: OrderIntent, detail: str) -> None:
+        if consequence is not Consequence.NOTHING:
+            self._on_consequence(consequence, intent.symbol, detail)
 
     def _doubt(self, intent: OrderIntent) -> int | None:
         """Return the exchange's time at which doubt was first known, that is, after the request was signed."""

@@ -12,7 +12,7 @@ import msgspec
 from bot.domain.adjustment import Adjustment
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
-from bot.domain.order import Fill, Side, Trade
+from bot.domain.order import Fill, OrderReport, Side, Trade
 from bot.domain.strategy import Signal
 from bot.supervision import Event
 
@@ -20,9 +20,15 @@ __all__ = [
     "TOPICS",
     "Adjustment",
     "Backfilled",
+    "BalanceMoved",
+    "BalancesReported",
     "Connect",
+    "ConnectionEnded",
+    "ConnectionOpened",
     "DiskSpace",
+    "ExecutionReported",
     "Fill",
+    "Flatten",
     "Flush",
     "Kline",
     "LogEntries",
@@ -31,6 +37,7 @@ __all__ = [
     "Notice",
     "OrderEnded",
     "OrderProposal",
+    "OrderReport",
     "ProposalTimeout",
     "ReplayLog",
     "Reserved",
@@ -154,6 +161,55 @@ class RulesChanged(msgspec.Struct, frozen=True):
     """The exchange changed the trading rules of these symbols. Whoever asked it to portfolio and traders."""
 
     rules: tuple[SymbolRules, ...]
+
+
+class ConnectionOpened(msgspec.Struct, frozen=True):
+    """A connection is open. Reader thread to the actor that owns it."""
+
+    connection: int
+
+
+class ConnectionEnded(msgspec.Struct, frozen=True):
+    """A connection ended or could not be opened, for the reason given. Reader thread to the actor that owns it."""
+
+    connection: int
+    reason: str
+
+
+class ExecutionReported(msgspec.Struct, frozen=True):
+    """The exchange's stream tells of one step of an order, of this bot or not. Reader thread to account.
+
+    `fill` is the execution that this step was, if it was one; `executed_quantity` (base asset) is the order's so far.
+    """
+
+    symbol: str
+    client_order_id: str
+    order_id: int
+    side: Side
+    status: str
+    executed_quantity: Decimal
+    fill: Fill | None
+    time: int
+    detail: str = ""
+
+
+class BalancesReported(msgspec.Struct, frozen=True):
+    """What the account holds now of the assets named, as (asset, free, locked). Reader thread to account."""
+
+    balances: tuple[tuple[str, Decimal, Decimal], ...]
+    time: int
+
+
+class BalanceMoved(msgspec.Struct, frozen=True):
+    """A deposit, withdrawal or transfer changed an asset by `delta`. Reader thread to account."""
+
+    asset: str
+    delta: Decimal
+    time: int
+
+
+class Flatten(msgspec.Struct, frozen=True):
+    """Sell all that the bot holds of a symbol, also while orders are halted. A person's command, to a trader."""
 
 
 class ProposalTimeout(msgspec.Struct, frozen=True):

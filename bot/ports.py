@@ -10,7 +10,7 @@ from bot.domain.adjustment import Adjustment
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Trade
-from bot.messages import LogEntry
+from bot.messages import BalanceMoved, BalancesReported, ExecutionReported, LogEntry
 
 
 class ExchangeError(Exception):
@@ -87,6 +87,30 @@ class MarketHistory(Protocol):
 
         Raises ExchangeUnavailable.
         """
+
+
+AccountEvent = ExecutionReported | BalancesReported | BalanceMoved
+"""What the stream of an account tells."""
+
+
+class AccountConnection(Protocol):
+    """One open stream of the account's own events, read by one thread."""
+
+    def receive(self) -> AccountEvent | None:
+        """Wait for the next event and return it; None for a frame that is none.
+
+        Raises StreamClosed with the reason when the connection ended or fell silent.
+        """
+
+    def close(self) -> None:
+        """End the connection from any thread; a waiting `receive` raises StreamClosed."""
+
+
+class AccountStream(Protocol):
+    """Events of the account: orders' steps, balances. Missed ones are not sent again."""
+
+    def connect(self) -> AccountConnection:
+        """Open the stream. Raises StreamClosed with the reason when it cannot be opened."""
 
 
 class Exchange(Protocol):
@@ -265,7 +289,7 @@ class LogDamaged(Exception):
 
 
 class HaltSwitch(Protocol):
-    """The kill switch, kept over restarts."""
+    """The kill switch, for all symbols or for one, kept over restarts."""
 
-    def halted(self) -> str | None:
-        """Return the reason why no order may leave, None if orders may."""
+    def refusal(self, symbol: str) -> str | None:
+        """Return the reason why no order of a symbol may leave, None if orders may."""

@@ -79,6 +79,17 @@ class FeedMemory(msgspec.Struct, frozen=True):
     is_whole: bool = True
 
 
+class AccountMemory(msgspec.Struct, frozen=True):
+    """What the account at the exchange was last known to hold, as (asset, free, locked), and how that is known.
+
+    `is_up` says that the account's stream tells of changes; `connections` counts those of all incarnations.
+    """
+
+    balances: tuple[tuple[str, Decimal, Decimal], ...] = ()
+    is_up: bool = False
+    connections: int = 0
+
+
 class PortfolioMemory(msgspec.Struct, frozen=True):
     """The wallet as last booked, in the quote asset, what is set aside in it by order, and the trading day's limit."""
 

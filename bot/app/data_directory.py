@@ -27,6 +27,16 @@ class Identity(msgspec.Struct, frozen=True):
     bot_id: str
 
 
+def _first_line(path: Path) -> str | None:
+    """Return a file's text, None if there is no such file; one that cannot be read counts as there."""
+    try:
+        return path.read_text("utf-8", "replace").strip() or "no reason given"
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+
+
 _identities = msgspec.json.Decoder(Identity)
 
 
@@ -42,6 +52,8 @@ class DataDirectory:
         self._lock_path = path / "lock"
         self._identity_path = path / "identity.json"
         self._halt_path = path / "halt"
+        self._flatten_path = path / "flatten"
+        self._stops_path = path / "stops"
         self._lock: int | None = None
 
     def claim(self, identity: Identity) -> None:
@@ -137,27 +149,65 @@ class DataDirectory:
         state = os.statvfs(self.path)
         return state.f_bavail * state.f_frsize
 
-    def halt(self, reason: str) -> None:
-        """Let no order leave from now on, over every restart, until `resume`."""
+    def halt(self, reason: str, flatten: bool = False) -> None:
+        """Let no order leave from now on, over every restart, until `resume`; `flatten`: but those that sell all."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._halt_path.write_text(reason + "\n", "utf-8")
+        if flatten:
+            self._flatten_path.touch()
+        if not self._halt_path.exists():
+            self._halt_path.write_text(reason + "\n", "utf-8")
 
     def resume(self) -> bool:
         """Let orders leave again; False if they were not halted."""
+        self.flat()
         try:
             self._halt_path.unlink()
         except FileNotFoundError:
             return False
         return True
 
-    def halted(self) -> str | None:
-        """Return why no order may leave, None if orders may. Read before every order, so it must stay cheap."""
+    def is_flattening(self) -> bool:
+        """Whether all of the bot's coins are to be sold while it is halted."""
+        return self._flatten_path.exists()
+
+    def flat(self) -> None:
+        """Nothing is left to sell, or is to be sold."""
+        self._flatten_path.unlink(missing_ok=True)
+
+    def stop_symbol(self, symbol: str, reason: str) -> None:
+        """Let no order of one symbol leave, over every restart, until `free_symbol`; the first reason stands."""
+        self._stops_path.mkdir(parents=True, exist_ok=True)
+        path = self._stops_path / symbol
+        if not path.exists():
+            path.write_text(reason + "\n", "utf-8")
+
+    def free_symbol(self, symbol: str) -> bool:
+        """Let orders of a symbol leave again; False if it was not stopped."""
         try:
-            return self._halt_path.read_text("utf-8", "replace").strip() or "no reason given"
+            (self._stops_path / symbol).unlink()
         except FileNotFoundError:
-            return None
-        except OSError as error:
-            return f"{self._halt_path} cannot be read: {error.strerror}"
+            return False
+        return True
+
+    def stopped_symbols(self) -> dict[str, str]:
+        """Return why each stopped symbol was stopped."""
+        try:
+            names = sorted(os.listdir(self._stops_path))
+        except FileNotFoundError:
+            return {}
+        return {name: reason for name in names if (reason := _first_line(self._stops_path / name)) is not None}
+
+    def halted(self) -> str | None:
+        """Return why no order may leave, None if orders may."""
+        return _first_line(self._halt_path)
+
+    def refusal(self, symbol: str) -> str | None:
+        """Return why no order of a symbol may leave, None if orders may. Read before every order: it stays cheap."""
+        halted = _first_line(self._halt_path)
+        if halted is not None:
+            return f"halted: {halted}"
+        stopped = _first_line(self._stops_path / symbol)
+        return None if stopped is None else f"{symbol} is stopped: {stopped}"
 
     def _check_identity(self, identity: Identity, formerly: str | None) -> None:
         known = self.identity()

@@ -130,8 +130,8 @@ class ScriptedExchange:
 class NoHalt:
     reason: str | None = None
 
-    def halted(self) -> str | None:
-        return self.reason
+    def refusal(self, symbol: str) -> str | None:
+        return None if self.reason is None else f"halted: {self.reason}"
 
 
 @dataclass

@@ -20,7 +20,7 @@ from requests.utils import get_environ_proxies
 from bot.adapters.binance.budget import Budget, Priority
 from bot.adapters.binance.errors import CallFailed, Reaction, describe, hold_after, reaction_to
 from bot.adapters.binance.profiles import PROFILES
-from bot.adapters.binance.replies import ErrorReply, TimeReply, complaint
+from bot.adapters.binance.replies import ErrorReply, ListenKeyReply, TimeReply, complaint
 from bot.ports import ConfigurationRefused
 from bot.supervision import Clock
 
@@ -165,6 +165,14 @@ class RestClient:
         """Send a signed order and return its reply, decoded once into `shape`. Raises CallFailed."""
         return self._ask("post", "order", params, shape, True, priority)
 
+    def new_listen_key(self) -> str:
+        """Return the key of the account's stream, where the exchange has no other way to it. Raises CallFailed."""
+        return self._ask("post", "userDataStream", {}, ListenKeyReply, False, Priority.REST).listenKey
+
+    def keep_listen_key(self, key: str) -> None:
+        """Give a listenKey another hour. Raises CallFailed."""
+        self._ask("put", "userDataStream", {"listenKey": key}, dict, False, Priority.REST)
+
     def server_time(self, priority: Priority = Priority.REST) -> int:
         """Return the exchange's clock as it says itself. Raises CallFailed."""
         return self._ask("get", "time", {}, TimeReply, False, priority).serverTime
@@ -236,7 +244,9 @@ class RestClient:
         method = verb.upper()
         weight = self._profile.weight(method, path, params)
         try:
-            ticket = self.budget.admit(self.estimate_ms(), weight, priority, is_order=method == "POST")
+            ticket = self.budget.admit(
+                self.estimate_ms(), weight, priority, is_order=(method, path) == ("POST", "order")
+            )
         except CallFailed as failed:
             raise CallFailed(failed.reaction, f"{path}: {failed}") from None
         headers: Mapping[str, str] | None = None

@@ -20,12 +20,15 @@ class Hosts(msgspec.Struct, frozen=True):
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """One exchange; `testnet` is None where the exchange has none."""
+    """One exchange; `testnet` is None where it has none, `has_listen_key` where that may be the way to the account's
+    stream.
+    """
 
     name: str
     live: Hosts
     testnet: Hosts | None
     weights: Weights
+    has_listen_key: bool = False
 
     def weight(self, method: str, path: str, params: Iterable[str]) -> int:
         """Return what a call weighs; 1 for one that is not in the table."""
@@ -75,6 +78,7 @@ PROFILES = {
                 ws_api_url="wss://ws-api.binance.us:443/ws-api/v3",
             ),
             testnet=None,
+            has_listen_key=True,
             weights=_US_WEIGHTS,
         ),
     )

@@ -107,6 +107,10 @@ class BookTickerReply(msgspec.Struct):
     askPrice: NotNegative  # noqa: N815
 
 
+class ListenKeyReply(msgspec.Struct):
+    listenKey: Text  # noqa: N815
+
+
 class BalanceReply(msgspec.Struct):
     asset: Text
     free: NotNegative

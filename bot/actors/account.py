@@ -1,0 +1,193 @@
+"""AccountActor: what the exchange says of the account by its own stream, told to whom it concerns."""
+
+import threading
+from collections.abc import Callable
+
+import msgspec
+
+from bot.actors import addresses
+from bot.actors.cells import AccountMemory, Cell
+from bot.domain.money import ZERO, add
+from bot.domain.order import Fill, OrderReport, OrderStatus
+from bot.messages import (
+    BalanceMoved,
+    BalancesReported,
+    Connect,
+    ConnectionEnded,
+    ConnectionOpened,
+    ExecutionReported,
+    Notice,
+    ResolveOrders,
+)
+from bot.ports import AccountConnection, AccountStream, StreamClosed
+from bot.supervision import Actor, Context
+
+KEPT_ORDERS = 1_000
+"""How many unfinished orders' steps are kept; an older one's end is asked for instead."""
+
+
+class AccountSettings(msgspec.Struct, frozen=True):
+    """`prefix` marks this bot's client order ids; `symbols` are those that it trades. Times in ms."""
+
+    prefix: str
+    symbols: tuple[str, ...]
+    min_backoff_ms: int = 250
+    max_backoff_ms: int = 10_000
+
+
+class _Line:
+    """One connection, from the attempt to its end. Given up while it was being opened, it is closed once it is open."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.is_given_up = False
+        self._connection: AccountConnection | None = None
+        self._lock = threading.Lock()
+
+    def opened(self, connection: AccountConnection) -> bool:
+        """Take the open connection; False if nobody wants it any more."""
+        with self._lock:
+            self._connection = connection
+            return not self.is_given_up
+
+    def give_up(self) -> None:
+        with self._lock:
+            self.is_given_up = True
+            connection = self._connection
+        if connection is not None:
+            connection.close()
+
+
+class AccountActor(Actor):
+    """Takes ExecutionReported, BalancesReported, BalanceMoved from its reader; gives OrderReport to traders.
+
+    An order's end is told once all its executions were seen; if some were missed, its trader is told to ask. Whatever
+    the stream tells may be known already, from the order's own reply or by asking: it counts once.
+    """
+
+    def __init__(
+        self, context: Context, settings: AccountSettings, memory: Cell[AccountMemory], stream: AccountStream
+    ) -> None:
+        super().__init__(context)
+        self._settings = settings
+        self._cell = memory
+        self._stream = stream
+        self._line: _Line | None = None
+        self._backoff_ms = settings.min_backoff_ms
+        self._fills: dict[str, dict[int, Fill]] = {}
+        self._handlers: dict[type, Callable[..., None]] = {
+            Connect: self._on_connect,
+            ConnectionOpened: self._on_opened,
+            ConnectionEnded: self._on_ended,
+            ExecutionReported: self._on_execution,
+            BalancesReported: self._on_balances,
+            BalanceMoved: self._on_movement,
+        }
+
+    def started(self) -> None:
+        self._remember(is_up=False)
+        self.context.on_epoch_end(self._close)
+        self._on_connect(Connect())
+
+    def handle(self, message: object) -> None:
+        self._handlers[type(message)](message)
+
+    def stopped(self) -> None:
+        self._close()
+
+    def _on_connect(self, _: Connect) -> None:
+        line = self._line = _Line(self._cell.value.connections + 1)
+        self._remember(connections=line.number)
+        self.context.spawn_thread(f"reader-{line.number}", lambda: self._read(line))
+
+    def _read(self, line: _Line) -> None:
+        """Read one connection to its end. Runs on a thread of its own and touches nothing but messages and its line."""
+        tell, own = self.context.tell, self.context.address
+        try:
+            connection = self._stream.connect()
+        except StreamClosed as error:
+            tell(own, ConnectionEnded(line.number, str(error)))
+            return
+        try:
+            if line.opened(connection):
+                tell(own, ConnectionOpened(line.number))
+            while self.context.is_current() and not line.is_given_up:
+                event = connection.receive()
+                if event is not None:
+                    tell(own, event)
+        except StreamClosed as error:
+            if self.context.is_current() and not line.is_given_up:
+                tell(own, ConnectionEnded(line.number, str(error)))
+        finally:
+            connection.close()
+
+    def _on_opened(self, opened: ConnectionOpened) -> None:
+        if self._line is None or opened.connection != self._line.number:
+            return
+        self._backoff_ms = self._settings.min_backoff_ms
+        self._remember(is_up=True)
+        # What the stream told nobody while it was away: whose order's fate is unknown asks now, not at its next turn.
+        self._ask_all()
+
+    def _on_ended(self, ended: ConnectionEnded) -> None:
+        if self._line is None or ended.connection != self._line.number:
+            return
+        self._line = None
+        self._fills.clear()
+        if self._cell.value.is_up or self._backoff_ms == self._settings.min_backoff_ms:
+            self._notice("warning", f"the account's stream is down, orders are asked for instead: {ended.reason}")
+        self._remember(is_up=False)
+        self.context.after(self._backoff_ms, Connect())
+        self._backoff_ms = min(self._settings.max_backoff_ms, 2 * self._backoff_ms)
+
+    def _on_execution(self, event: ExecutionReported) -> None:
+        order_id = event.client_order_id
+        if not order_id.startswith(self._settings.prefix) or event.symbol not in self._settings.symbols:
+            return
+        fills = self._fills.setdefault(order_id, {})
+        if event.fill is not None:
+            fills[event.fill.trade_id] = event.fill
+        status = _STATUSES.get(event.status)
+        if status is None or not status.is_final:
+            if len(self._fills) > KEPT_ORDERS:
+                del self._fills[next(iter(self._fills))]
+            return
+        del self._fills[order_id]
+        seen = ZERO
+        for fill in fills.values():
+            seen = add(seen, fill.quantity)
+        trader = addresses.trader(event.symbol)
+        if seen == event.executed_quantity:
+            report = OrderReport(order_id, event.order_id, event.symbol, status, tuple(fills.values()), event.detail)
+            self.context.tell(trader, report)
+        else:
+            self.context.tell(trader, ResolveOrders())
+
+    def _on_balances(self, event: BalancesReported) -> None:
+        known = {asset: (free, locked) for asset, free, locked in self._cell.value.balances}
+        known |= {asset: (free, locked) for asset, free, locked in event.balances}
+        self._remember(balances=tuple((asset, *amounts) for asset, amounts in sorted(known.items())))
+
+    def _on_movement(self, event: BalanceMoved) -> None:
+        self._notice("info", f"{event.delta:+f} {event.asset} came to or left the account by a transfer")
+
+    def _ask_all(self) -> None:
+        for symbol in self._settings.symbols:
+            self.context.tell(addresses.trader(symbol), ResolveOrders())
+
+    def _close(self) -> None:
+        if self._line is not None:
+            self._line.give_up()
+
+    def _remember(self, **changes: object) -> None:
+        value = msgspec.structs.replace(self._cell.value, **changes)
+        self.context.run_fenced(lambda: setattr(self._cell, "value", value))
+
+    def _notice(self, level: str, text: str) -> None:
+        notice = Notice(str(self.context.address), level, text, self.context.clock.now_ms())
+        self.context.tell(addresses.MONITOR, notice)
+
+
+_STATUSES = {
+    status.value: status for status in OrderStatus if status not in (OrderStatus.RECORDED, OrderStatus.NOT_PLACED)
+}

@@ -1,0 +1,335 @@
+"""What the account's own stream says: an order's step, balances, a deposit; by the WebSocket API or by a listenKey.
+
+Source: Binance, WebSocket API (userDataStream.subscribe.signature, request security) and user data stream; binance.us
+had the listenKey alone before its upgrade of 2026-08-31.
+"""
+
+import hashlib
+import hmac
+import threading
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Annotated
+
+import msgspec
+import websocket
+
+from bot.adapters.binance.client import RestClient
+from bot.adapters.binance.errors import CallFailed, describe
+from bot.adapters.binance.replies import NotNegative, Text, TimeMs, complaint
+from bot.domain.money import multiply
+from bot.domain.order import Fill, Side
+from bot.messages import BalanceMoved, BalancesReported, ExecutionReported
+from bot.ports import AccountEvent, StreamClosed
+from bot.supervision import Clock
+
+SILENCE_MS = 60_000  # the exchange pings every 20 s
+CONNECT_TIMEOUT_MS = 5_000
+RENEW_MS = 1_800_000  # half of a listenKey's life
+FRAMES_BEFORE_THE_REPLY = 20
+SHOWN = 160  # characters of a bad frame that are reported
+SUBSCRIBE = "userDataStream.subscribe.signature"
+
+_Change = Annotated[str, msgspec.Meta(pattern=r"\A-?[0-9]{1,20}(?:\.[0-9]{1,20})?\Z")]
+
+
+class BadEvent(ValueError):
+    """An event that cannot be believed; the text is one line with the cause."""
+
+
+class _Error(msgspec.Struct):
+    code: int = 0
+    msg: str = ""
+
+
+class _Frame(msgspec.Struct):
+    """An event as it is (listenKey), under `event` (WebSocket API) or `data` (combined form); a reply has a status."""
+
+    e: str = ""
+    event: msgspec.Raw = msgspec.Raw(b"")
+    data: msgspec.Raw = msgspec.Raw(b"")
+    status: int | None = None
+    error: _Error | None = None
+
+
+class _Kind(msgspec.Struct):
+    e: str = ""
+
+
+class _Execution(msgspec.Struct):
+    """An executionReport, as far as it is read. After a cancel `c` is the cancel's own id and `C` the order's."""
+
+    s: Text
+    c: str
+    S: Side
+    X: Text
+    i: int
+    l: NotNegative  # noqa: E741 - the exchange's name
+    z: NotNegative
+    L: NotNegative
+    T: TimeMs
+    C: str = ""
+    r: str = "NONE"
+    eR: str = "NONE"  # noqa: N815
+    n: NotNegative | None = "0"
+    N: str | None = None
+    t: int = -1
+
+
+class _Balance(msgspec.Struct):
+    a: Text
+    f: NotNegative
+    l: NotNegative  # noqa: E741
+
+
+class _Position(msgspec.Struct):
+    """An outboundAccountPosition: what the account holds now, not what changed."""
+
+    E: TimeMs
+    B: list[_Balance]
+
+
+class _Movement(msgspec.Struct):
+    """A balanceUpdate: a deposit, withdrawal or transfer."""
+
+    a: Text
+    d: _Change
+    T: TimeMs
+
+
+_frames = msgspec.json.Decoder(_Frame)
+_kinds = msgspec.json.Decoder(_Kind)
+_executions = msgspec.json.Decoder(_Execution)
+_positions = msgspec.json.Decoder(_Position)
+_movements = msgspec.json.Decoder(_Movement)
+
+
+def decode_event(frame: bytes) -> AccountEvent | None:
+    """Return a frame's event, None for one of no interest or a reply.
+
+    Raises StreamClosed where the stream ends (its key or subscription is over, a shutdown is announced), BadEvent for
+    what is no frame of Binance's.
+    """
+    try:
+        outer = _frames.decode(frame)
+        body = next((bytes(raw) for raw in (outer.event, outer.data) if bytes(raw)), frame)
+        kind = _kinds.decode(body).e
+        if kind == "executionReport":
+            return _execution_of(_executions.decode(body))
+        if kind == "outboundAccountPosition":
+            position = _positions.decode(body)
+            return BalancesReported(tuple((b.a, Decimal(b.f), Decimal(b.l)) for b in position.B), position.E)
+        if kind == "balanceUpdate":
+            moved = _movements.decode(body)
+            return BalanceMoved(moved.a, Decimal(moved.d), moved.T)
+    except (ValueError, RecursionError) as error:
+        raise BadEvent(complaint(error)) from None
+    if kind in ("serverShutdown", "eventStreamTerminated", "listenKeyExpired"):
+        raise StreamClosed(f"the exchange ends it: {kind}")
+    if outer.error is not None:
+        raise StreamClosed(f"the exchange ends it: {describe(outer.status or 400, outer.error.code, outer.error.msg)}")
+    if kind == "" and outer.status is None:
+        raise BadEvent("neither event nor reply")
+    return None
+
+
+def _execution_of(event: _Execution) -> ExecutionReported:
+    order_id, quantity, price = event.C or event.c, Decimal(event.l), Decimal(event.L)
+    fill = None
+    if event.t >= 0 and quantity > 0:
+        fill = Fill(
+            client_order_id=order_id,
+            order_id=event.i,
+            trade_id=event.t,
+            symbol=event.s,
+            side=event.S,
+            price=price,
+            quantity=quantity,
+            quote_quantity=multiply(price, quantity),
+            commission=Decimal(event.n or "0"),
+            commission_asset=event.N or "",
+            time=event.T,
+        )
+    return ExecutionReported(
+        symbol=event.s,
+        client_order_id=order_id,
+        order_id=event.i,
+        side=event.S,
+        status=event.X,
+        executed_quantity=Decimal(event.z),
+        fill=fill,
+        time=event.T,
+        detail=", ".join(reason for reason in (event.r, event.eR) if reason != "NONE"),
+    )
+
+
+class BinanceAccountConnection:
+    """One open stream, read by one thread; `close` may come from any. `renew` keeps a listenKey alive."""
+
+    def __init__(
+        self,
+        socket: websocket.WebSocket,
+        clock: Clock,
+        on_bad_frame: Callable[[str], None],
+        renew: Callable[[], None] | None = None,
+    ) -> None:
+        self._socket = socket
+        self._clock = clock
+        self._on_bad_frame = on_bad_frame
+        self._renew = renew
+        self._renew_at = clock.monotonic_ms() + RENEW_MS
+        self._reading = threading.Lock()
+        self._is_closed = False
+
+    def receive(self) -> AccountEvent | None:
+        """Wait for the next frame; return its event, None if it has none. Raises StreamClosed with the reason."""
+        with self._reading:
+            try:
+                return self._next_event()
+            except StreamClosed as closed:
+                self._socket.shutdown()  # type: ignore[no-untyped-call]
+                raise StreamClosed("closed by us") if self._is_closed else closed from None
+
+    def close(self) -> None:
+        """End the connection. A waiting `receive` raises StreamClosed at once. A second call does nothing."""
+        self._is_closed = True
+        self._socket.abort()  # type: ignore[no-untyped-call]  # ends a waiting read at once
+        # A reader frees the socket itself: freed under its feet, the number could be another connection's by then.
+        if self._reading.acquire(blocking=False):
+            try:
+                self._socket.shutdown()  # type: ignore[no-untyped-call]
+            finally:
+                self._reading.release()
+
+    def _next_event(self) -> AccountEvent | None:
+        if self._is_closed:
+            raise StreamClosed("closed by us")
+        if self._renew is not None and self._clock.monotonic_ms() >= self._renew_at:
+            self._renew_at = self._clock.monotonic_ms() + RENEW_MS
+            self._renew()
+        frame = _receive(self._socket)
+        if frame is None:
+            return None
+        try:
+            return decode_event(frame)
+        except BadEvent as error:
+            shown = ascii(frame[:SHOWN].decode("utf-8", "replace"))
+            self._on_bad_frame(f"account: frame refused: {error}: {shown}")
+            return None
+
+
+class BinanceAccountStream:
+    """The account's events. Thread-safe; the keys show nowhere.
+
+    Asks the WebSocket API first; `listen_key_ws_url` (scheme, host and port) is where the listenKey is tried when the
+    exchange does not know that method, empty where there is none. `on_bad_frame` gets one line for each frame that was
+    refused, in the reading thread.
+    """
+
+    def __init__(
+        self,
+        ws_api_url: str,
+        client: RestClient,
+        clock: Clock,
+        api_key: str,
+        api_secret: str,
+        recv_window_ms: int,
+        on_bad_frame: Callable[[str], None],
+        listen_key_ws_url: str = "",
+    ) -> None:
+        self._ws_api_url = ws_api_url
+        self._client = client
+        self._clock = clock
+        self._api_key = api_key
+        self._secret = api_secret.encode()
+        self._recv_window_ms = recv_window_ms
+        self._on_bad_frame = on_bad_frame
+        self._listen_key_ws_url = listen_key_ws_url.rstrip("/")
+
+    def __repr__(self) -> str:
+        return f"BinanceAccountStream({self._ws_api_url!r})"
+
+    def connect(self) -> BinanceAccountConnection:
+        """Open the stream. Raises StreamClosed with the reason when it cannot be opened."""
+        socket = self._open(self._ws_api_url)
+        try:
+            refusal = self._subscribe(socket)
+        except StreamClosed:
+            socket.shutdown()  # type: ignore[no-untyped-call]
+            raise
+        if refusal is None:
+            socket.settimeout(SILENCE_MS / 1000)
+            return BinanceAccountConnection(socket, self._clock, self._on_bad_frame)
+        socket.shutdown()  # type: ignore[no-untyped-call]
+        if not self._listen_key_ws_url or refusal.code in (-1021, -1022, -2014, -2015):
+            raise StreamClosed(f"{SUBSCRIBE}: {describe(400, refusal.code, refusal.msg)}")
+        return self._connect_by_listen_key()
+
+    def _subscribe(self, socket: websocket.WebSocket) -> _Error | None:
+        """Ask for the account's events; return the exchange's refusal, None once they come. Raises StreamClosed."""
+        params: dict[str, object] = {
+            "apiKey": self._api_key,
+            "recvWindow": self._recv_window_ms,
+            "timestamp": self._client.estimate_ms(),
+        }
+        # Sorted by name, as they stand; not percent-encoded here, unlike REST.
+        payload = "&".join(f"{name}={params[name]}" for name in sorted(params))
+        params["signature"] = hmac.new(self._secret, payload.encode(), hashlib.sha256).hexdigest()
+        request = msgspec.json.encode({"id": "account", "method": SUBSCRIBE, "params": params})
+        try:
+            socket.send(request)
+        except (websocket.WebSocketException, OSError) as error:
+            raise StreamClosed(f"connection lost: {type(error).__name__}") from None
+        for _ in range(FRAMES_BEFORE_THE_REPLY):
+            frame = _receive(socket)
+            if frame is None:
+                continue
+            try:
+                reply = _frames.decode(frame)
+            except (ValueError, RecursionError):
+                raise StreamClosed(f"{SUBSCRIBE}: reply not understood") from None
+            if reply.status is not None:
+                return None if reply.status == 200 else reply.error or _Error()
+        raise StreamClosed(f"{SUBSCRIBE}: no reply")
+
+    def _connect_by_listen_key(self) -> BinanceAccountConnection:
+        try:
+            key = self._client.new_listen_key()
+        except CallFailed as failed:
+            raise StreamClosed(f"no listenKey: {failed}") from None
+
+        def renew() -> None:
+            try:
+                self._client.keep_listen_key(key)
+            except CallFailed as failed:
+                raise StreamClosed(f"the listenKey is not renewed: {failed}") from None
+
+        socket = self._open(f"{self._listen_key_ws_url}/ws/{key}")
+        socket.settimeout(SILENCE_MS / 1000)
+        return BinanceAccountConnection(socket, self._clock, self._on_bad_frame, renew)
+
+    @staticmethod
+    def _open(url: str) -> websocket.WebSocket:
+        try:
+            return websocket.create_connection(url, timeout=CONNECT_TIMEOUT_MS / 1000, skip_utf8_validation=True)
+        except websocket.WebSocketBadStatusException as error:
+            raise StreamClosed(f"the account's stream was refused: {describe(error.status_code, 0, '')}") from None
+        except (websocket.WebSocketException, OSError, ValueError) as error:
+            # Without the address: a listenKey is in it.
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+            raise StreamClosed(f"the account's stream cannot be opened: {reason}") from None
+
+
+def _receive(socket: websocket.WebSocket) -> bytes | None:
+    """Return the next data frame, None for a ping or pong. Raises StreamClosed."""
+    try:
+        opcode, frame = socket.recv_data_frame(control_frame=True)
+    except websocket.WebSocketTimeoutException:
+        raise StreamClosed(f"silent: neither data nor ping for {socket.gettimeout():g} s") from None
+    except (websocket.WebSocketException, OSError, ValueError, AttributeError) as error:
+        # AttributeError: the library meets its own socket closed by another thread.
+        raise StreamClosed(f"connection lost: {' '.join(str(error).split())[:200] or type(error).__name__}") from None
+    if opcode == websocket.ABNF.OPCODE_CLOSE:
+        code, reason = int.from_bytes(frame.data[:2], "big"), frame.data[2:].decode("utf-8", "replace")
+        raise StreamClosed(f"closed by the exchange: {code} {reason}".rstrip())
+    return bytes(frame.data) if opcode in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY) else None

@@ -1,0 +1,216 @@
+"""The account's own stream: frames of the documentation, and the strict simulated exchange over real sockets."""
+
+import json
+from decimal import Decimal
+
+import pytest
+
+from bot.adapters.binance import BinanceAccountStream
+from bot.adapters.binance.client import RestClient
+from bot.adapters.binance.user_stream import BadEvent, decode_event
+from bot.domain.order import Fill, Side
+from bot.messages import BalanceMoved, BalancesReported, ExecutionReported
+from bot.ports import StreamClosed
+from bot.simulator import SimulatedExchange, SimulatorConfig
+from bot.supervision import SystemClock
+from tests.adapters.servers import unused_port
+from tests.adapters.test_against_simulator import Simulator
+
+TRADE = {
+    **{"e": "executionReport", "E": 1795557016730, "s": "BTCUSDT", "c": "bk-3f9a", "S": "BUY", "o": "MARKET"},
+    **{"f": "GTC", "q": "0.00833000", "p": "0.00000000", "P": "0.00000000", "F": "0.00000000", "g": -1, "C": ""},
+    **{"x": "TRADE", "X": "FILLED", "r": "NONE", "i": 4281765, "l": "0.00333000", "z": "0.00833000"},
+    **{"L": "60013.00000000", "n": "0.00000333", "N": "BTC", "T": 1795557016720, "t": 913552, "I": 9923451},
+    **{"w": False, "m": False, "M": True, "O": 1795557016720, "Z": "499.88329000", "Y": "199.84329000"},
+    **{"Q": "0.00000000", "W": 1795557016720, "V": "EXPIRE_MAKER"},
+}
+FILL = Fill(
+    "bk-3f9a",
+    4281765,
+    913552,
+    "BTCUSDT",
+    Side.BUY,
+    Decimal(60013),
+    Decimal("0.00333"),
+    Decimal("199.84329"),
+    Decimal("0.00000333"),
+    "BTC",
+    1795557016720,
+)
+
+
+def decoded(event, form="event"):
+    frame = event if form == "raw" else {form: event, "subscriptionId": 0}
+    return decode_event(json.dumps(frame).encode())
+
+
+@pytest.mark.parametrize("form", ["event", "data", "raw"])
+def test_an_execution_in_each_of_the_three_forms(form):
+    report = decoded(TRADE, form)
+    assert report == ExecutionReported(
+        "BTCUSDT", "bk-3f9a", 4281765, Side.BUY, "FILLED", Decimal("0.00833"), FILL, 1795557016720
+    )
+
+
+def test_the_step_that_executed_nothing_has_no_fill():
+    report = decoded({**TRADE, "x": "NEW", "X": "NEW", "l": "0.00000000", "t": -1, "n": "0", "N": None, "z": "0"})
+    assert (report.fill, report.executed_quantity) == (None, 0)
+
+
+def test_a_cancelled_order_keeps_its_own_id():
+    report = decoded({**TRADE, "x": "CANCELED", "X": "CANCELED", "c": "the-cancel", "C": "bk-3f9a", "t": -1})
+    assert report.client_order_id == "bk-3f9a"
+
+
+def test_why_an_order_expired_is_told():
+    assert decoded({**TRADE, "X": "EXPIRED", "eR": "INSUFFICIENT_LIQUIDITY"}).detail == "INSUFFICIENT_LIQUIDITY"
+
+
+def test_balances_and_transfers():
+    position = {"e": "outboundAccountPosition", "E": 5, "u": 4, "B": [{"a": "BTC", "f": "1.5", "l": "0.25"}]}
+    assert decoded(position) == BalancesReported((("BTC", Decimal("1.5"), Decimal("0.25")),), 5)
+    moved = {"e": "balanceUpdate", "E": 6, "a": "BTC", "d": "-100.00000000", "T": 7}
+    assert decoded(moved) == BalanceMoved("BTC", Decimal(-100), 7)
+
+
+@pytest.mark.parametrize(
+    "event", [{"e": "listStatus", "l": "ALL_DONE", "c": "OCO"}, {"e": "externalLockUpdate"}, {"e": "new"}]
+)
+def test_other_events_are_of_no_interest(event):
+    assert decoded(event) is None
+
+
+@pytest.mark.parametrize("kind", ["serverShutdown", "eventStreamTerminated", "listenKeyExpired"])
+def test_the_end_of_the_stream(kind):
+    with pytest.raises(StreamClosed, match=kind):
+        decoded({"e": kind, "E": 1})
+
+
+def test_a_revoked_key_ends_the_stream_with_its_fix():
+    frame = {
+        "id": None,
+        "status": 401,
+        "error": {"code": -2015, "msg": "Invalid API-key, IP, or permissions for action."},
+    }
+    with pytest.raises(StreamClosed, match="check BOT_API_KEY"):
+        decode_event(json.dumps(frame).encode())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"l": "NaN"},
+        {"z": "1_000"},
+        {"L": "-1"},
+        {"S": "HOLD"},
+        {"i": "x"},
+        {"n": "1e-5"},
+        {"T": -1},
+        {"s": ""},
+        {"X": None},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_believed_is_refused(change):
+    with pytest.raises(BadEvent):
+        decoded({**TRADE, **change})
+
+
+@pytest.mark.parametrize("frame", [b"", b"garbage", b"[]", b"{}", b"\xff\xfe", b'{"event": 5}', b"[" * 100_000])
+def test_garbage_is_refused(frame):
+    with pytest.raises(BadEvent):
+        decode_event(frame)
+
+
+# Against the simulated exchange
+
+
+@pytest.fixture(scope="module", params=["com", "us"])
+def simulator(request):
+    running = SimulatedExchange(SimulatorConfig(profile=request.param, interval_ms=50, seed=7))
+    try:
+        yield Simulator(running.start())
+    finally:
+        running.stop()
+
+
+def stream_of(simulator, complaints, secret=None, url=None, **more):
+    ends, clock = simulator.ends, SystemClock()
+    client = RestClient(ends.rest_url, clock, ends.api_key, ends.api_secret)
+    client.now_ms()
+    secret = secret or ends.api_secret
+    return BinanceAccountStream(
+        url or ends.ws_api_url, client, clock, ends.api_key, secret, 3000, complaints.append, **more
+    )
+
+
+@pytest.fixture
+def opened(simulator):
+    complaints = []
+    connection = stream_of(simulator, complaints).connect()
+    yield connection
+    connection.close()
+    assert complaints == []
+
+
+def told_of(connection, client_order_id):
+    """All steps of an order, and the balances told after it."""
+    steps = []
+    while True:
+        event = connection.receive()
+        if isinstance(event, ExecutionReported) and event.client_order_id == client_order_id:
+            steps.append(event)
+        elif isinstance(event, BalancesReported) and steps and steps[-1].status in ("FILLED", "EXPIRED"):
+            return steps, event
+
+
+def test_what_the_stream_tells_of_an_order_is_what_its_reply_told(simulator, opened):
+    exchange, intent = simulator.exchange(), simulator.intent("0.01")
+    report = exchange.place(intent)
+    steps, balances = told_of(opened, intent.client_order_id)
+    assert tuple(step.fill for step in steps if step.fill is not None) == report.fills
+    assert (steps[-1].status, steps[-1].executed_quantity) == ("FILLED", Decimal("0.01"))
+    account = exchange.balances()
+    assert all(account[asset] == (free, locked) for asset, free, locked in balances.balances)
+
+
+def test_an_order_whose_reply_was_lost_is_told_of(simulator, opened):
+    simulator.fault("order_executed_no_reply")
+    intent = simulator.intent()
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the reply became
+        simulator.exchange().place(intent)
+    steps, _ = told_of(opened, intent.client_order_id)
+    assert steps[-1].status == "FILLED"
+
+
+def test_a_transfer_is_told_of(simulator, opened):
+    before = simulator.exchange().balances()["ETH"][0]
+    simulator.post("/sim/balance", asset="ETH", free=str(before + 5))
+    while not isinstance(event := opened.receive(), BalanceMoved):
+        pass
+    assert (event.asset, event.delta) == ("ETH", 5)
+
+
+def test_a_wrong_secret_is_refused_with_its_fix_and_shows_nothing(simulator):
+    with pytest.raises(StreamClosed) as refused:
+        stream_of(simulator, [], secret="w" * 64).connect()
+    assert "BOT_API_SECRET is not the secret of BOT_API_KEY" in str(refused.value)
+    assert simulator.ends.api_key not in str(refused.value)
+
+
+def test_nobody_there_is_one_line(simulator):
+    with pytest.raises(StreamClosed, match="cannot be opened: Connection refused"):
+        stream_of(simulator, [], url=f"ws://127.0.0.1:{unused_port()}/ws-api/v3").connect()
+
+
+def test_a_closed_connection_says_so(simulator, opened):
+    opened.close()
+    with pytest.raises(StreamClosed, match="closed by us"):
+        opened.receive()
+
+
+def test_the_keys_show_nowhere(simulator):
+    ends = simulator.ends
+    shown = repr(stream_of(simulator, []))
+    assert ends.api_key not in shown
+    assert ends.api_secret not in shown
