@@ -149,7 +149,7 @@ class OrderGateway:
         return Unsettled(intent, "not found, but the exchange may still accept the request")
 
     def take(self, report: OrderReport) -> Settled | Unsettled | None:
-        """Settle an order by what was learnt of it elsewhere, once; None for one that was never recorded.
+        """Settle an order by what was learnt of it elsewhere; None where that is no news, or no order of this journal.
 
         Fills of an order that was settled without them are added: only the exchange knows what it executed.
         """
@@ -162,7 +162,7 @@ class OrderGateway:
             late = self._journal.amend(report.client_order_id, report.fills)
         except StoreError as error:
             return Unsettled(entry.intent, f"late fills could not be journaled: {error}")
-        return Settled(entry.intent, entry.status, (*entry.fills, *late), report.detail)
+        return Settled(entry.intent, entry.status, (*entry.fills, *late), report.detail) if late else None
 
     def _tell_consequence(self, consequence: Consequence, intent: OrderIntent, detail: str) -> None:
         if consequence is not Consequence.NOTHING:

@@ -2,6 +2,7 @@
 
 from bot.supervision import Address
 
+ACCOUNT = Address("account")
 BRIDGE = Address("bridge")
 MONITOR = Address("monitor")
 PERSISTENCE = Address("persistence")

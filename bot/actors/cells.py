@@ -42,7 +42,8 @@ class TraderMemory(msgspec.Struct, frozen=True):
     and `waiting` are set while an order is under way. `doubts` are the orders of unknown fate, and those whose end may
     not have been told yet. `is_warm` says that the store was asked for what came before; only the process's first
     incarnation does. `in_care` says that a stand-in took the last message, which keeps no strategy's state. `gaps`,
-    `stale` and `dropped` count messages. `untold` is the last kline until the bridge was told that it is done.
+    `stale` and `dropped` count messages. `flatten_attempts` is above 0
+    while all is to be sold. `untold` is the last kline until the bridge was told that it is done.
     `is_recalled` says that of the last kline only its order's intent is left: it is decided, but not stored yet.
     """
 
@@ -53,6 +54,7 @@ class TraderMemory(msgspec.Struct, frozen=True):
     position: Position = Position()
     pending: Pending | None = None
     waiting: tuple[Kline, ...] = ()
+    flatten_attempts: int = 0
     is_recalled: bool = False
     untold: Kline | None = None
     doubts: tuple[OrderIntent, ...] = ()

@@ -10,13 +10,14 @@ from bot.domain.adjustment import Adjustment
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline, is_newer
 from bot.domain.money import ZERO
-from bot.domain.order import Fill, OrderIntent, OrderStatus, Side, trade_of
-from bot.domain.order_id import client_order_id
+from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side, trade_of
+from bot.domain.order_id import attempt_order_id, client_order_id
 from bot.domain.position import Position
 from bot.domain.risk import RiskLimits, exit_signal
-from bot.domain.strategy import Strategy
+from bot.domain.strategy import Signal, Strategy
 from bot.gateway import OrderGateway, Settled, Unsettled
 from bot.messages import (
+    Flatten,
     Mark,
     Notice,
     OrderEnded,
@@ -29,7 +30,12 @@ from bot.messages import (
     Taken,
 )
 from bot.ports import OrderJournal, Store
-from bot.supervision import Actor, Context
+from bot.supervision import Actor, Context, Timer
+
+ATTEMPT_NOTE = "attempt/"
+"""Under which, with the symbol, the journal counts the orders that no kline decided."""
+FLATTEN_ATTEMPTS = 5
+"""How many orders in a row may sell nothing before the selling of all is given up."""
 
 
 class TraderSettings(msgspec.Struct, frozen=True):
@@ -84,7 +90,9 @@ class TraderActor(Actor):
         self._now_ms = exchange_now_ms
         self._memory = memory.value
         self._doubts: dict[str, OrderIntent] = {}
-        self._booked: set[str] = set()
+        self._booked: set[tuple[str, int]] = set()
+        self._adjusted: set[str] = set()
+        self._question: Timer | None = None
         self._handlers: dict[type, Callable[..., None]] = {
             Kline: self._on_kline,
             Reserved: self._on_reserved,
@@ -93,6 +101,8 @@ class TraderActor(Actor):
             ResolveOrders: self._on_resolve,
             Adjustment: self._on_adjustment,
             RulesChanged: self._on_rules,
+            OrderReport: self._on_report,
+            Flatten: self._on_flatten,
         }
 
     def started(self) -> None:
@@ -106,13 +116,13 @@ class TraderActor(Actor):
         intents = unresolved.copy()
         for entry in self._journal.settled(symbol):
             intents.append(entry.intent)
-            self._booked.add(entry.intent.client_order_id)
             fills += entry.fills
             if entry.fills and entry.intent.client_order_id not in stored:
                 # A trade of an earlier process is news to the store only.
                 self._tell_trade(entry.intent, entry.fills, is_news=self._memory.is_warm)
         adjustments = [one for one in self._journal.adjustments() if one.symbol == symbol]
-        self._booked.update(one.adjustment_id for one in adjustments)
+        self._booked = {(fill.client_order_id, fill.trade_id) for fill in fills}
+        self._adjusted = {one.adjustment_id for one in adjustments}
         self._change(position=Position().with_all(fills, adjustments, self._rules))
         self._doubts = {intent.client_order_id: intent for intent in (*self._memory.doubts, *unresolved)}
         if not self._memory.is_warm:
@@ -134,12 +144,18 @@ class TraderActor(Actor):
     def _finish(self) -> None:
         """Take what waited while an order was under way, then leave all that is known to the next incarnation."""
         self._tell_taken()
-        while self._memory.pending is None and self._memory.waiting:
+        while self._memory.pending is None and (self._is_to_sell_all() or self._memory.waiting):
+            if self._is_to_sell_all():
+                self._sell_all()
+                continue
             kline, *rest = self._memory.waiting
             self._change(waiting=tuple(rest))
             self._take(kline)
             self._tell_taken()
         self._save()
+
+    def _is_to_sell_all(self) -> bool:
+        return self._memory.flatten_attempts > 0 and not self._doubts
 
     def _tell_taken(self) -> None:
         if self._memory.untold is not None and self._memory.pending is None:
@@ -239,12 +255,15 @@ class TraderActor(Actor):
         max_age_ms = self._settings.max_age_ms
         return max_age_ms is not None and self._now_ms() - kline.event_time > max_age_ms
 
+    def _is_too_old(self, pending: Pending) -> bool:
+        return not pending.signal.is_flatten and self._is_stale(pending.kline)
+
     def _propose_again(self, pending: Pending) -> None:
         """Go on with what the last incarnation decided, unless that is too old by now, or an entry in quarantine."""
         name = ""
         if self._settings.in_care and pending.signal.side is Side.BUY:
             name, detail = "QUARANTINED", "a quarantined symbol makes no entries"
-        elif self._is_stale(pending.kline):
+        elif self._is_too_old(pending):
             name, detail = "STALE", "the decision waited too long for its order"
         if name and self._gateway.known(pending.client_order_id) is None:
             self._call_off(pending, name, detail)
@@ -285,7 +304,7 @@ class TraderActor(Actor):
             self._release_unless_known(reserved.client_order_id)
             return
         kline = pending.kline
-        if self._is_stale(kline) and self._gateway.known(reserved.client_order_id) is None:
+        if self._is_too_old(pending) and self._gateway.known(reserved.client_order_id) is None:
             self._call_off(pending, "STALE", "the decision waited too long for its money")
             return
         intent = OrderIntent(
@@ -299,14 +318,18 @@ class TraderActor(Actor):
             reason=pending.signal.reason,
             quote_reserved=reserved.quote_reserved,
         )
-        outcome = self._gateway.submit(intent, self.context)
+        outcome = self._gateway.submit(intent, self.context, passes_halt=pending.signal.is_flatten)
         self._change(pending=None)
         self._end(outcome)
+        if pending.signal.is_flatten and isinstance(outcome, Settled) and outcome.fills:
+            self._change(flatten_attempts=FLATTEN_ATTEMPTS)
 
     def _on_skipped(self, skipped: Skipped) -> None:
         pending = self._memory.pending
         if pending is not None and pending.client_order_id == skipped.client_order_id:
             self._change(pending=None)
+            if pending.signal.is_flatten:
+                self._change(flatten_attempts=0)
 
     def _on_timeout(self, timeout: ProposalTimeout) -> None:
         pending = self._memory.pending
@@ -322,13 +345,45 @@ class TraderActor(Actor):
                 self._book(outcome)
                 del self._doubts[order_id]
         if self._doubts:
-            self.context.after(self._settings.resolve_ms, ResolveOrders())
+            self._ask_later()
         else:
             self.context.set_state("running")
 
+    def _ask_later(self) -> None:
+        """Ask in a while: by one timer, however many there are who say that something is unknown."""
+        if self._question is not None:
+            self._question.cancel()
+        self._question = self.context.after(self._settings.resolve_ms, ResolveOrders())
+
+    def _on_report(self, report: OrderReport) -> None:
+        """Take what the account's stream says of an order, unless its own reply said it before."""
+        outcome = self._gateway.take(report)
+        if isinstance(outcome, Settled):
+            self._book(outcome)
+            self._doubts.pop(report.client_order_id, None)
+            if not self._doubts:
+                self.context.set_state("running")
+
+    def _on_flatten(self, _: Flatten) -> None:
+        self._change(flatten_attempts=FLATTEN_ATTEMPTS)
+
+    def _sell_all(self) -> None:
+        """Sell what is held, in as many orders as it takes; called while one is wished for and none is under way."""
+        memory, settings = self._memory, self._settings
+        if memory.position.quantity <= 0 or memory.last is None:
+            self._change(flatten_attempts=0)
+            return
+        self._change(flatten_attempts=memory.flatten_attempts - 1)
+        note = f"{ATTEMPT_NOTE}{settings.symbol}"
+        attempt = int(self._journal.get_note(note) or 0) + 1
+        self._journal.set_note(note, str(attempt))
+        order_id = attempt_order_id(settings.bot_id, settings.mode, settings.symbol, attempt)
+        signal = Signal(Side.SELL, "flatten: all is sold by command", sell_all=True, is_flatten=True)
+        self._propose(Pending(memory.last, signal, order_id))
+
     def _on_adjustment(self, adjustment: Adjustment) -> None:
-        if adjustment.adjustment_id not in self._booked and adjustment.symbol == self._settings.symbol:
-            self._booked.add(adjustment.adjustment_id)
+        if adjustment.adjustment_id not in self._adjusted and adjustment.symbol == self._settings.symbol:
+            self._adjusted.add(adjustment.adjustment_id)
             self._change(position=self._memory.position.adjusted(adjustment))
 
     def _on_rules(self, changed: RulesChanged) -> None:
@@ -349,16 +404,17 @@ class TraderActor(Actor):
                 self.context.clock.now_ms(),
             ),
         )
-        self.context.after(self._settings.resolve_ms, ResolveOrders())
+        self._ask_later()
 
     def _book(self, settled: Settled) -> None:
         """Apply a settled order once, and tell whoever must know; they too take it once."""
         intent, position = settled.intent, self._memory.position
-        if intent.client_order_id not in self._booked:
-            self._booked.add(intent.client_order_id)
-            for fill in settled.fills:
+        for fill in settled.fills:
+            key = (fill.client_order_id, fill.trade_id)
+            if key not in self._booked:
+                self._booked.add(key)
                 position = position.after(fill, self._rules)
-            self._change(position=position)
+        self._change(position=position)
         ended = OrderEnded(
             intent.client_order_id,
             intent.symbol,

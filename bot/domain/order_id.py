@@ -23,6 +23,11 @@ def client_order_id(bot_id: str, mode: str, symbol: str, side: str, open_time: i
     return f"{order_prefix(bot_id, mode)}{_base36(event_time, 9)}-{_digest(symbol, side, str(open_time))[:12]}"
 
 
+def attempt_order_id(bot_id: str, mode: str, symbol: str, attempt: int) -> str:
+    """Return the id of an order that no kline decided; `attempt` counts those of the symbol and is stored before."""
+    return f"{order_prefix(bot_id, mode)}{_base36(attempt, 9)}-{_digest(symbol, 'attempt', str(attempt))[:12]}"
+
+
 def _digest(*parts: str) -> str:
     data = "\x1f".join(parts).encode()
     return _base36(int.from_bytes(hashlib.sha256(data).digest()[:12], "big"), 19)

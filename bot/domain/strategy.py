@@ -13,11 +13,15 @@ from bot.domain.position import Position
 
 
 class Signal(msgspec.Struct, frozen=True):
-    """A wish to trade. `reason` says which rule fired; `sell_all` asks for the whole position, not a fraction of it."""
+    """A wish to trade. `reason` says which rule fired; `sell_all` asks for the whole position, not a fraction of it.
+
+    `is_flatten`: a person's command, which a halt does not stop and no age makes void.
+    """
 
     side: Side
     reason: str
     sell_all: bool = False
+    is_flatten: bool = False
 
 
 class Strategy(Protocol):

@@ -6,7 +6,7 @@ import pytest
 
 from bot.actors import addresses
 from bot.actors.cells import Cell, Pending, TraderMemory
-from bot.actors.trader import TraderActor, TraderSettings
+from bot.actors.trader import FLATTEN_ATTEMPTS, TraderActor, TraderSettings
 from bot.adapters.paper import PaperExchange
 from bot.domain.order import OrderReport, OrderStatus, Side
 from bot.domain.order_id import client_order_id
@@ -15,6 +15,7 @@ from bot.domain.scalping import Scalping
 from bot.domain.sizing import SizingParameters
 from bot.gateway import OrderGateway
 from bot.messages import (
+    Flatten,
     Mark,
     Notice,
     OrderEnded,
@@ -736,3 +737,116 @@ def test_a_stand_in_makes_no_entry_that_was_decided_before(bench):
     bench.take(reserved(proposal))
     assert (bench.exchange.placed, bench.memory.pending) == ([], None)
     assert "QUARANTINED" in [m.name for m in bench.told(addresses.MONITOR) if isinstance(m, Skipped)]
+
+
+# What the account's stream says
+
+
+def test_the_stream_ends_a_doubt_and_its_order_counts_once(bench):
+    bench.exchange.plan.append("executed_no_reply")
+    proposal = bench.buy()
+    bench.told()
+    (report,) = bench.exchange.executed
+    bench.take(report, report)
+    assert [(end.client_order_id, end.status) for end in bench.ends()] == [(proposal.client_order_id, "FILLED")]
+    assert (bench.memory.position.quantity, bench.memory.doubts) == (Decimal("0.999"), ())
+    bench.ring(1_000)
+    assert bench.ends() == []
+    assert len(bench.trades()) == 1
+
+
+def test_what_the_reply_said_is_no_news_from_the_stream(bench):
+    bench.buy()
+    bench.told()
+    assert len(bench.trades()) == 1
+    bench.take(*bench.exchange.executed)
+    assert (bench.told(), bench.trades()) == ([], [])
+    assert bench.memory.position.quantity == Decimal("0.999")
+
+
+def test_a_fill_that_comes_late_is_added_once(bench):
+    bench.exchange.plan.append("not_sent")
+    proposal = bench.buy()
+    assert [end.status for end in bench.ends()] == ["NOT_PLACED"]
+    fill = a_fill(client_order_id=proposal.client_order_id, quantity="0.4", commission="0.001")
+    late = OrderReport(proposal.client_order_id, 9, "BTCUSDT", OrderStatus.EXPIRED, (fill,))
+    bench.take(late, late)
+    assert bench.memory.position.quantity == Decimal("0.399")
+    assert [trade.quantity for trade in bench.trades()] == [Decimal("0.4")]
+    bench.restart()
+    assert bench.memory.position.quantity == Decimal("0.399")
+
+
+def test_an_order_that_the_journal_does_not_know_changes_nothing(bench):
+    before = bench.memory
+    bench.take(OrderReport("bh-other", 9, "BTCUSDT", OrderStatus.FILLED, (a_fill(client_order_id="bh-other"),)))
+    assert (bench.memory, bench.told()) == (before, [])
+
+
+def test_however_often_it_is_told_to_ask_one_timer_runs(bench):
+    bench.exchange.plan.append("executed_no_reply")
+    bench.exchange.is_away = True
+    bench.buy()
+    bench.take(ResolveOrders(), ResolveOrders())
+    bench.clock.advance(1_000)
+    assert bench.context.due == [ResolveOrders()]
+
+
+# Selling all
+
+
+def test_all_is_sold_by_command_even_while_halted(bench):
+    bench.buy()
+    bench.halt.reason = "by hand"
+    bench.told()
+    bench.take(Flatten())
+    sale = bench.told()[-1]
+    assert (sale.signal.side, sale.signal.sell_all) == (Side.SELL, True)
+    bench.take(reserved(sale, "0.999", "0"))
+    assert (bench.memory.position.quantity, bench.memory.flatten_attempts) == (0, 0)
+    assert len(bench.exchange.placed) == 2
+
+
+def test_selling_all_takes_as_many_orders_as_it_needs_each_with_a_name_of_its_own(bench):
+    bench.buy()
+    bench.take(Flatten())
+    for quantity in ("0.5", "0.499"):
+        bench.take(reserved(bench.told()[-1], quantity, "0"))
+    assert (bench.memory.position.quantity, bench.memory.flatten_attempts) == (0, 0)
+    assert len(set(bench.exchange.placed)) == 3
+
+
+def test_dust_that_cannot_be_sold_ends_the_selling(bench):
+    bench.buy()
+    bench.take(Flatten())
+    sale = bench.told()[-1]
+    bench.take(Skipped(sale.client_order_id, "BTCUSDT", Side.SELL, "LOT_SIZE", "too little", sale.event_time))
+    assert (bench.memory.flatten_attempts, bench.memory.pending) == (0, None)
+
+
+def test_nothing_held_is_nothing_to_sell(bench):
+    bench.take(*klines_of("100"))
+    bench.told()
+    bench.take(Flatten())
+    assert (bench.told(), bench.memory.flatten_attempts) == ([], 0)
+
+
+def test_selling_all_is_given_up_after_some_orders_that_sold_nothing(bench):
+    bench.buy()
+    bench.exchange.plan.extend(["reject"] * 20)
+    bench.take(Flatten())
+    while bench.memory.pending is not None:
+        bench.take(reserved(bench.told()[-1], "0.999", "0"))
+    assert len(bench.exchange.placed) == 1 + FLATTEN_ATTEMPTS
+
+
+def test_selling_all_waits_for_an_order_of_unknown_fate_and_outlives_the_incarnation(bench):
+    bench.exchange.plan.append("executed_no_reply")
+    bench.exchange.is_away = True
+    bench.buy()
+    bench.told()
+    bench.take(Flatten())
+    assert not [m for m in bench.told() if isinstance(m, OrderProposal)]
+    bench.exchange.is_away = False
+    bench.restart()
+    assert isinstance(bench.told()[-1], OrderProposal)
