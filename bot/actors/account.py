@@ -66,7 +66,7 @@ class AccountActor(Actor):
     """
 
     def __init__(
-        self, context: Context, settings: AccountSettings, memory: Cell[AccountMemory], stream: AccountStream
+        self, context: Context, settings: AccountSettings, memory: Cell[AccountMemory], stream: AccountStream | None
     ) -> None:
         super().__init__(context)
         self._settings = settings
@@ -86,8 +86,9 @@ class AccountActor(Actor):
 
     def started(self) -> None:
         self._remember(is_up=False)
-        self.context.on_epoch_end(self._close)
-        self._on_connect(Connect())
+        if self._stream is not None:
+            self.context.on_epoch_end(self._close)
+            self._on_connect(Connect())
 
     def handle(self, message: object) -> None:
         self._handlers[type(message)](message)
@@ -103,6 +104,7 @@ class AccountActor(Actor):
     def _read(self, line: _Line) -> None:
         """Read one connection to its end. Runs on a thread of its own and touches nothing but messages and its line."""
         tell, own = self.context.tell, self.context.address
+        assert self._stream is not None
         try:
             connection = self._stream.connect()
         except StreamClosed as error:

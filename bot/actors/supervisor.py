@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from bot.actors import addresses
-from bot.actors.cells import Cell, FeedMemory, PortfolioMemory, TraderMemory
+from bot.actors.account import AccountActor, AccountSettings
+from bot.actors.cells import AccountMemory, Cell, FeedMemory, PortfolioMemory, TraderMemory
 from bot.actors.feed import FeedActor, FeedSettings
 from bot.actors.kafka_bridge import KafkaBridgeActor
 from bot.actors.monitor import MonitorActor, MonitorMemory
@@ -20,14 +21,20 @@ from bot.domain.adjustment import Adjustment
 from bot.domain.care import Bystander, Liquidator
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
-from bot.domain.order import Trade
+from bot.domain.order import OrderReport, Trade
 from bot.domain.risk import RiskLimits
 from bot.domain.sizing import SizingParameters
 from bot.domain.strategy import Strategy
 from bot.gateway import OrderGateway
 from bot.messages import (
     Backfilled,
+    BalanceMoved,
+    BalancesReported,
+    ConnectionEnded,
+    ConnectionOpened,
     DiskSpace,
+    ExecutionReported,
+    Flatten,
     LogEntries,
     Mark,
     Notice,
@@ -42,7 +49,7 @@ from bot.messages import (
     StreamUp,
     Taken,
 )
-from bot.ports import EventLog, MarketHistory, MarketStream, OrderJournal, Store
+from bot.ports import AccountStream, EventLog, MarketHistory, MarketStream, OrderJournal, Store
 from bot.supervision import Actor, Address, ChildSpec, Context, Exceeded, Lane
 
 LANES: dict[type, Lane] = {
@@ -57,6 +64,13 @@ LANES: dict[type, Lane] = {
     LogEntries: Lane.MUST,
     Reserved: Lane.CONTROL,
     Skipped: Lane.CONTROL,
+    ExecutionReported: Lane.MUST,
+    OrderReport: Lane.MUST,
+    BalancesReported: Lane.CONTROL,
+    BalanceMoved: Lane.CONTROL,
+    ConnectionOpened: Lane.CONTROL,
+    ConnectionEnded: Lane.CONTROL,
+    Flatten: Lane.CONTROL,
     Stored: Lane.CONTROL,
     ReplayLog: Lane.CONTROL,
     StreamUp: Lane.CONTROL,
@@ -74,7 +88,15 @@ class Memories:
         self.feeds = {symbol: Cell(FeedMemory()) for symbol in symbols}
         self.traders = {symbol: Cell(TraderMemory()) for symbol in symbols}
         self.portfolio = Cell(PortfolioMemory())
+        self.account = Cell(AccountMemory())
         self.monitor = Cell(MonitorMemory())
+
+
+class AccountParts(msgspec.Struct, frozen=True):
+    """The account at the exchange; `stream` is None where nothing tells of its changes."""
+
+    settings: AccountSettings
+    stream: AccountStream | None
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -103,6 +125,7 @@ class Parts(msgspec.Struct, frozen=True):
     memories: Memories
     handler_deadline_ms: int
     on_quarantine: str = "limits"
+    account: AccountParts | None = None
 
 
 def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
@@ -132,6 +155,9 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
         return PortfolioActor(
             context, parts.sizing, parts.rules, parts.journal, memories.portfolio, memories.traders, last_counted
         )
+
+    def account(at: AccountParts) -> Callable[[Context], AccountActor]:
+        return lambda context: AccountActor(context, at.settings, memories.account, at.stream)
 
     def stand_in(settings: TraderSettings) -> Callable[[Context], TraderActor]:
         strategy = Liquidator() if parts.on_quarantine == "sell" else Bystander()
@@ -170,6 +196,7 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
         spec(addresses.PERSISTENCE, persistence, tracked=False, **whole),
         spec(addresses.BRIDGE, bridge, tracked=False, **whole),
         spec(addresses.PORTFOLIO, portfolio, **whole),
+        *(spec(addresses.ACCOUNT, account(at)) for at in (parts.account,) if at is not None),
         # Recovery asks the exchange about every order of unknown fate, one after another.
         *(
             spec(

@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bot.actors import addresses
+from bot.actors.account import AccountSettings
 from bot.actors.feed import FeedSettings
 from bot.actors.persistence import PersistenceSettings
 from bot.actors.portfolio import START_CASH_NOTE
-from bot.actors.supervisor import LANES, Memories, Parts, child_specs
+from bot.actors.supervisor import LANES, AccountParts, Memories, Parts, child_specs
 from bot.actors.trader import TraderSettings
 from bot.adapters.binance import PROFILES, BinanceExchange, BinanceMarketHistory, BinanceMarketStream, Hosts
 from bot.adapters.local_log import LocalLog
@@ -37,6 +38,7 @@ from bot.config import ConfigError, Mode, Settings
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import INTERVALS_MS
 from bot.domain.money import add, plain
+from bot.domain.order_id import order_prefix
 from bot.gateway import OrderGateway
 from bot.messages import Notice
 from bot.ports import Exchange, ExchangeError, ExchangeUnavailable, StoreError
@@ -61,11 +63,16 @@ EXCHANGE_TIMEOUTS_MS = (1_500, 4_500)
 
 
 class Urls(msgspec.Struct, frozen=True):
-    """Where the trading exchange and the market data are; scheme, host and port each."""
+    """Where the trading exchange and the market data are; scheme, host and port each, but `ws_api` is complete.
+
+    `ws_api` is empty where the account has no stream, `listen_key_ws` where it has no listenKey.
+    """
 
     trading_rest: str
     market_rest: str
     market_ws: str
+    ws_api: str = ""
+    listen_key_ws: str = ""
 
 
 class StartError(Exception):
@@ -140,7 +147,7 @@ class BotSystem:
             self._simulator = SimulatedExchange(config)
             ends = self._simulator.start()
             urls, keys = (
-                Urls(ends.rest_url, ends.rest_url, ends.ws_url),
+                Urls(ends.rest_url, ends.rest_url, ends.ws_url, ends.ws_api_url),
                 Keys(ends.api_key, ends.api_secret, "embedded"),
             )
         rights = ""
@@ -195,6 +202,7 @@ class BotSystem:
             memories=self.memories,
             handler_deadline_ms=settings.handler_deadline_ms,
             on_quarantine=settings.on_quarantine,
+            account=self._account_parts(account, urls),
         )
         # Said when nothing is left to refuse, before anything is bought.
         if settings.mode in WITH_ACCOUNT:
@@ -314,6 +322,15 @@ class BotSystem:
         usable = Decimal(wallet) if capital is None else min(Decimal(wallet), capital)
         self._journal.set_note(START_CASH_NOTE, plain(usable))
 
+    def _account_parts(self, account: BinanceExchange | None, urls: Urls) -> AccountParts | None:
+        if account is None:
+            return None
+        settings = self.settings
+        stream = account.stream(urls.ws_api, self._on_bad_frame, urls.listen_key_ws) if urls.ws_api else None
+        return AccountParts(
+            AccountSettings(order_prefix(settings.bot_id, settings.mode.value), settings.symbols), stream
+        )
+
     def _reached(self, question: Callable[[], T], where: str) -> T:
         """Ask a question that the start depends on; an exchange that is away gets some seconds to come back."""
         give_up = self._clock.monotonic_ms() + 15_000
@@ -404,7 +421,10 @@ def _places(settings: Settings) -> Urls:
     own_market = bool(settings.market_data.profile)
     market_rest = settings.market_data.rest_url or (market.rest_url if own_market else rest)
     market_ws = settings.market_data.ws_url or (market.ws_url if own_market else ws)
-    return Urls(rest, market_rest, market_ws)
+    # The keys go nowhere but to the place that was named: an exchange of one's own has its own ws_api_url.
+    known = trading.ws_api_url if trading and not settings.exchange.rest_url else ""
+    listen_key_ws = ws if PROFILES[settings.exchange.profile].has_listen_key else ""
+    return Urls(rest, market_rest, market_ws, settings.exchange.ws_api_url or known, listen_key_ws)
 
 
 def reach(settings: Settings) -> tuple[BinanceMarketHistory, Callable[[Keys], BinanceExchange]]:

@@ -3,7 +3,7 @@
 Source: Binance, REST API; contract, section 5.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 
 from bot.adapters.binance.budget import Budget, Priority
@@ -23,6 +23,7 @@ from bot.adapters.binance.replies import (
     OrderReply,
     TradeReply,
 )
+from bot.adapters.binance.user_stream import BinanceAccountStream
 from bot.domain.account import AccountOrder, AccountTrade
 from bot.domain.money import ZERO, add, multiply, plain
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side
@@ -58,6 +59,22 @@ class BinanceExchange(PublicCalls):
         timeouts = (connect_timeout_ms, read_timeout_ms)
         super().__init__(RestClient(rest_url, clock, api_key, api_secret, recv_window_ms, *timeouts, profile, budget))
         self._recv_window_ms = recv_window_ms
+        self._clock = clock
+        self._keys = api_key, api_secret
+
+    def stream(
+        self, ws_api_url: str, on_bad_frame: Callable[[str], None], listen_key_ws_url: str = ""
+    ) -> BinanceAccountStream:
+        """Return the account's own stream; the arguments are those of BinanceAccountStream."""
+        return BinanceAccountStream(
+            ws_api_url,
+            self._client,
+            self._clock,
+            *self._keys,
+            recv_window_ms=self._recv_window_ms,
+            on_bad_frame=on_bad_frame,
+            listen_key_ws_url=listen_key_ws_url,
+        )
 
     @property
     def acceptance_window_ms(self) -> int:
