@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from bot.domain.decision import Decided
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus
 from bot.ports import (
     ConfigurationRefused,
@@ -34,12 +35,16 @@ class Fence(Protocol):
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """The order is final; `fills` are all its executions, none where it was refused or never placed."""
+    """The order is final; `fills` are all its executions, none where it was refused or never placed.
+
+    `refusal` is the contract's one name where this side let no order leave, empty where one left or was tried.
+    """
 
     intent: OrderIntent
     status: OrderStatus
     fills: tuple[Fill, ...]
     detail: str = ""
+    refusal: str = ""
 
 
 class Unsettled(msgspec.Struct, frozen=True):
@@ -90,7 +95,8 @@ class OrderGateway:
                 is_new = fence.run_fenced(lambda: self._journal.record(intent))
             except StoreError as error:
                 # Nothing left, and nothing will: what is not journaled is not sent.
-                return Settled(intent, OrderStatus.NOT_PLACED, (), f"the order could not be journaled: {error}")
+                detail = f"the order could not be journaled: {error}"
+                return Settled(intent, OrderStatus.NOT_PLACED, (), detail, Decided.NOT_JOURNALED.value)
             outcome = self._send(intent, fence, passes_halt) if is_new else None
         finally:
             with self._lock:
@@ -105,7 +111,7 @@ class OrderGateway:
     def _send(self, intent: OrderIntent, fence: Fence, passes_halt: bool) -> Settled | Unsettled:
         reason = fence.run_fenced(lambda: self._halt.refusal(intent.symbol))
         if reason is not None and not passes_halt:
-            return self._settle(intent, OrderStatus.NOT_PLACED, reason)
+            return self._settle(intent, OrderStatus.NOT_PLACED, reason, Decided.HALTED.value)
         try:
             report = self._exchange.place(intent)
         except OrderNotSent as error:
@@ -181,7 +187,7 @@ class OrderGateway:
                 since = self._doubted_at.setdefault(intent.client_order_id, since)
         return since
 
-    def _take(self, intent: OrderIntent, report: OrderReport) -> Settled | Unsettled:
+    def _take(self, intent: OrderIntent, report: OrderReport, refusal: str = "") -> Settled | Unsettled:
         if not report.status.is_final:
             return Unsettled(intent, f"the exchange says {report.status.value}")
         try:
@@ -191,10 +197,10 @@ class OrderGateway:
             return Unsettled(intent, f"the order's end could not be journaled: {error}")
         with self._lock:
             self._doubted_at.pop(intent.client_order_id, None)
-        return Settled(intent, report.status, report.fills, report.detail)
+        return Settled(intent, report.status, report.fills, report.detail, refusal)
 
-    def _settle(self, intent: OrderIntent, status: OrderStatus, detail: str) -> Settled | Unsettled:
+    def _settle(self, intent: OrderIntent, status: OrderStatus, detail: str, refusal: str = "") -> Settled | Unsettled:
         report = OrderReport(
             client_order_id=intent.client_order_id, order_id=0, symbol=intent.symbol, status=status, detail=detail
         )
-        return self._take(intent, report)
+        return self._take(intent, report, refusal)

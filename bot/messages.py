@@ -10,6 +10,7 @@ from typing import get_args
 import msgspec
 
 from bot.domain.adjustment import Adjustment
+from bot.domain.decision import Decision
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.order import Fill, OrderReport, Side, Trade
@@ -17,6 +18,7 @@ from bot.domain.strategy import Signal
 from bot.supervision import Event
 
 __all__ = [
+    "ENTRY_TYPES",
     "TOPICS",
     "Adjustment",
     "Backfilled",
@@ -25,6 +27,7 @@ __all__ = [
     "Connect",
     "ConnectionEnded",
     "ConnectionOpened",
+    "Decision",
     "DiskSpace",
     "ExecutionReported",
     "Fill",
@@ -52,15 +55,18 @@ __all__ = [
     "Watch",
 ]
 
-LogEntry = Kline | Trade | Event
+LogEntry = Kline | Trade | Decision | Event
 """What the bridge's log takes."""
+
+ENTRY_TYPES: tuple[type, ...] = get_args(LogEntry)
+"""Each type of log entry. Those without a topic are for the store only and are published nowhere."""
 
 TOPICS: Mapping[type, str] = {
     Kline: "KafkaStreams",
     Trade: "trades",
     **dict.fromkeys(get_args(Event), "actor-events"),
 }
-"""Each type of log entry and its topic. Source: contract, section 4."""
+"""The topic of each type of log entry that has one. Source: contract, section 4."""
 
 
 class StreamUp(msgspec.Struct, frozen=True):
@@ -108,10 +114,12 @@ class Mark(msgspec.Struct, frozen=True):
 class Taken(msgspec.Struct, frozen=True):
     """A trader is done with a kline, its order included: it may be stored. Trader to bridge.
 
-    What is stored counts as taken after a restart of the process, so nothing is stored before.
+    What is stored counts as taken after a restart of the process, so nothing is stored before. `decision` is None where
+    it follows from what is stored anyway.
     """
 
     kline: Kline
+    decision: Decision | None = None
 
 
 class OrderProposal(msgspec.Struct, frozen=True):

@@ -7,10 +7,12 @@ from typing import Protocol
 
 from bot.domain.account import AccountOrder, AccountTrade, BookPrice
 from bot.domain.adjustment import Adjustment
+from bot.domain.decision import Decision
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Trade
 from bot.messages import BalanceMoved, BalancesReported, ExecutionReported, LogEntry
+from bot.supervision import Event
 
 
 class ExchangeError(Exception):
@@ -229,9 +231,15 @@ class OrderJournal(Protocol):
 
 
 class Store(Protocol):
-    """History: klines and trades. One writer (persistence), any number of readers. Thread-safe."""
+    """History: klines, trades, decisions, events. One writer (persistence), any number of readers. Thread-safe."""
 
-    def write(self, klines: Sequence[Kline], trades: Sequence[Trade]) -> None:
+    def write(
+        self,
+        klines: Sequence[Kline],
+        trades: Sequence[Trade],
+        decisions: Sequence[Decision] = (),
+        events: Sequence[Event] = (),
+    ) -> None:
         """Store all in one transaction; the same item twice leaves one. Raises StoreError."""
 
     def last_klines(self, symbol: str, count: int, closed_only: bool = False) -> list[Kline]:
@@ -240,8 +248,11 @@ class Store(Protocol):
     def trade_ids(self, symbol: str) -> set[str]:
         """Return the client order ids of a symbol's stored trades."""
 
-    def prune(self, before_ms: int) -> int:
-        """Delete unclosed klines with an open_time before `before_ms`; return how many went."""
+    def prune(self, before_ms: int, events_before_ms: int) -> int:
+        """Delete unclosed klines with an open_time before `before_ms`; return how many went.
+
+        What was decided at them goes too unless it came of a signal, and events from before `events_before_ms`.
+        """
 
 
 class StoreError(Exception):

@@ -3,17 +3,20 @@
 Only immutable values are put in, so that a reader on another thread sees a whole one.
 """
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from bot.domain.decision import Decision
 from bot.domain.kline import Kline
 from bot.domain.ledger import Reservation, TradingDay
 from bot.domain.money import ZERO
 from bot.domain.order import OrderIntent
 from bot.domain.position import Position
 from bot.domain.strategy import Signal
+from bot.messages import Taken
 
 T = TypeVar("T")
 
@@ -28,11 +31,15 @@ class Cell(Generic[T]):
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """A message whose signal waits for its order's end."""
+    """A message whose signal waits for its order's end; `decision` is what will be said of it but for its outcome.
+
+    An order that no message decided (flatten) has the last kline, and no decision.
+    """
 
     kline: Kline
     signal: Signal
     client_order_id: str
+    decision: Decision | None = None
 
 
 class TraderMemory(msgspec.Struct, frozen=True):
@@ -42,9 +49,12 @@ class TraderMemory(msgspec.Struct, frozen=True):
     and `waiting` are set while an order is under way. `doubts` are the orders of unknown fate, and those whose end may
     not have been told yet. `is_warm` says that the store was asked for what came before; only the process's first
     incarnation does. `in_care` says that a stand-in took the last message, which keeps no strategy's state. `gaps`,
-    `stale` and `dropped` count messages. `flatten_attempts` is above 0
-    while all is to be sold. `untold` is the last kline until the bridge was told that it is done.
-    `is_recalled` says that of the last kline only its order's intent is left: it is decided, but not stored yet.
+    `stale` and `dropped` count messages, the same one told again among the last. `flatten_attempts` is above 0 while
+    all is to be sold. `recalled` is the order that decided the last kline, while that is all that is left of it: it is
+    decided, but not stored yet.
+
+    `decisions` counts the decided messages by name: with `pending` and `waiting` it adds up to all that came, whatever
+    died meanwhile. `untold` is what the bridge may not have been told yet of messages that are done.
     """
 
     last: Kline | None = None
@@ -55,8 +65,7 @@ class TraderMemory(msgspec.Struct, frozen=True):
     pending: Pending | None = None
     waiting: tuple[Kline, ...] = ()
     flatten_attempts: int = 0
-    is_recalled: bool = False
-    untold: Kline | None = None
+    recalled: OrderIntent | None = None
     doubts: tuple[OrderIntent, ...] = ()
     is_warm: bool = False
     taken: int = 0
@@ -64,6 +73,8 @@ class TraderMemory(msgspec.Struct, frozen=True):
     gaps: int = 0
     stale: int = 0
     in_care: bool = False
+    decisions: Mapping[str, int] = {}
+    untold: tuple[Taken | Decision, ...] = ()
 
 
 class FeedMemory(msgspec.Struct, frozen=True):

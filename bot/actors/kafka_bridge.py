@@ -1,9 +1,9 @@
-"""KafkaBridgeActor: keeps the log of klines, trades and actor events; feeds persistence at the pace of the store."""
+"""KafkaBridgeActor: keeps the log of all that is to be stored; feeds persistence at the pace of the store."""
 
 from collections.abc import Callable
 
 from bot.actors import addresses
-from bot.messages import TOPICS, LogEntries, LogEntry, Notice, ReplayLog, Stored, Taken
+from bot.messages import ENTRY_TYPES, LogEntries, LogEntry, Notice, ReplayLog, Stored, Taken
 from bot.ports import EventLog
 from bot.supervision import Actor, Context
 
@@ -27,7 +27,7 @@ class KafkaBridgeActor(Actor):
         # The last incarnation told of what is on disk now.
         self._spilling = log.spilled_bytes > 0
         self._handlers: dict[type, Callable[..., None]] = {
-            **dict.fromkeys(TOPICS, self._on_entry),
+            **dict.fromkeys(ENTRY_TYPES, self._on_entry),
             Taken: self._on_taken,
             Stored: self._on_stored,
             ReplayLog: self._on_replay,
@@ -52,6 +52,9 @@ class KafkaBridgeActor(Actor):
             )
 
     def _on_taken(self, taken: Taken) -> None:
+        # The decision first: a kline that is stored has its decision stored.
+        if taken.decision is not None:
+            self._log.append(taken.decision)
         self._on_entry(taken.kline)
 
     def _on_entry(self, entry: LogEntry) -> None:

@@ -1,15 +1,16 @@
-"""PersistenceActor: the only writer of the store, in batches; it also watches the disk and lets old open klines go."""
+"""PersistenceActor: the only writer of the store, in batches; it also watches the disk and lets old rows go."""
 
 from collections.abc import Callable
 
 import msgspec
 
 from bot.actors import addresses
+from bot.domain.decision import Decision
 from bot.domain.kline import Kline
 from bot.domain.order import Trade
 from bot.messages import DiskSpace, Flush, LogEntries, Notice, ReplayLog, Stored, Watch
 from bot.ports import Store, StoreError
-from bot.supervision import Actor, Context
+from bot.supervision import Actor, Context, Event
 
 
 class PersistenceSettings(msgspec.Struct, frozen=True):
@@ -21,14 +22,14 @@ class PersistenceSettings(msgspec.Struct, frozen=True):
     watch_ms: int = 10_000
     min_free_bytes: int = 500_000_000
     keep_open_klines_ms: int = 7 * 86_400_000
+    keep_events_ms: int = 30 * 86_400_000
     prune_every_ms: int = 3_600_000
 
 
 class PersistenceActor(Actor):
     """Takes LogEntries; gives Stored once they are written, DiskSpace when the free space crosses the limit.
 
-    Klines and trades are stored; events about actors are none of the store's and count as stored with their batch. What
-    the store does not take is kept and tried again; nothing is acknowledged that was not written.
+    What the store does not take is kept and tried again; nothing is acknowledged that was not written.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class PersistenceActor(Actor):
         self._now_ms = now_ms
         self._klines: list[Kline] = []
         self._trades: list[Trade] = []
+        self._decisions: list[Decision] = []
+        self._events: list[Event] = []
         self._upto = 0
         self._stored = 0
         self._flush_due = False
@@ -77,12 +80,19 @@ class PersistenceActor(Actor):
                 self._klines.append(entry)
             elif isinstance(entry, Trade):
                 self._trades.append(entry)
+            elif isinstance(entry, Decision):
+                self._decisions.append(entry)
+            else:
+                self._events.append(entry)
         self._upto = batch.upto
-        if len(self._klines) + len(self._trades) >= self._settings.batch_items and not self._failing:
+        if self._waiting() >= self._settings.batch_items and not self._failing:
             self._write()
         elif not self._flush_due:
             self._flush_due = True
             self.context.after(self._settings.batch_ms, Flush())
+
+    def _waiting(self) -> int:
+        return len(self._klines) + len(self._trades) + len(self._decisions) + len(self._events)
 
     def _on_flush(self, _: Flush) -> None:
         self._flush_due = False
@@ -91,15 +101,13 @@ class PersistenceActor(Actor):
     def _write(self) -> None:
         if self._stored == self._upto:
             return
-        klines, trades = self._klines, self._trades
         try:
             self.context.check_fence()
-            if klines or trades:
-                self._store.write(klines, trades)
+            self._store.write(self._klines, self._trades, self._decisions, self._events)
         except StoreError as error:
             if not self._failing:
                 self._failing = True
-                self._notice("error", f"the store takes nothing, {len(klines) + len(trades)} items wait: {error}")
+                self._notice("error", f"the store takes nothing, {self._waiting()} items wait: {error}")
             if not self._flush_due:
                 self._flush_due = True
                 self.context.after(self._settings.retry_ms, Flush())
@@ -107,7 +115,7 @@ class PersistenceActor(Actor):
         if self._failing:
             self._failing = False
             self._notice("info", "the store takes klines and trades again")
-        self._klines, self._trades = [], []
+        self._klines, self._trades, self._decisions, self._events = [], [], [], []
         self._stored = self._upto
         self.context.tell(addresses.BRIDGE, Stored(self._upto))
 
@@ -127,9 +135,10 @@ class PersistenceActor(Actor):
         if now - self._pruned_ms >= self._settings.prune_every_ms:
             self._pruned_ms = now
             try:
-                self._store.prune(self._now_ms() - self._settings.keep_open_klines_ms)
+                today = self._now_ms()
+                self._store.prune(today - self._settings.keep_open_klines_ms, today - self._settings.keep_events_ms)
             except StoreError as error:
-                self._notice("warning", f"old open klines were not deleted: {error}")
+                self._notice("warning", f"old open klines and events were not deleted: {error}")
 
     def _notice(self, level: str, text: str) -> None:
         self.context.tell(addresses.MONITOR, Notice("persistence", level, text, self.context.clock.now_ms()))

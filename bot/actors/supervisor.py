@@ -32,6 +32,7 @@ from bot.messages import (
     BalancesReported,
     ConnectionEnded,
     ConnectionOpened,
+    Decision,
     DiskSpace,
     ExecutionReported,
     Flatten,
@@ -54,6 +55,7 @@ from bot.supervision import Actor, Address, ChildSpec, Context, Exceeded, Lane
 
 LANES: dict[type, Lane] = {
     Kline: Lane.STREAM,
+    Decision: Lane.MUST,
     OrderProposal: Lane.MUST,
     OrderEnded: Lane.MUST,
     Adjustment: Lane.MUST,

@@ -7,14 +7,15 @@ import msgspec
 from bot.actors import addresses
 from bot.actors.cells import Cell, Pending, TraderMemory
 from bot.domain.adjustment import Adjustment
+from bot.domain.decision import Decided, Decision, is_same_message, one_more
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline, is_newer
-from bot.domain.money import ZERO
+from bot.domain.money import ZERO, plain
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side, trade_of
 from bot.domain.order_id import attempt_order_id, client_order_id
 from bot.domain.position import Position
 from bot.domain.risk import RiskLimits, exit_signal
-from bot.domain.strategy import Signal, Strategy
+from bot.domain.strategy import Signal, Strategy, thresholds_of
 from bot.gateway import OrderGateway, Settled, Unsettled
 from bot.messages import (
     Flatten,
@@ -65,6 +66,9 @@ class TraderActor(Actor):
     is it told to the bridge, to be stored: a process that dies before has not taken it, the next one does. Start,
     restart and takeover are one path: position and orders from the journal, the last close from memory or the store,
     orders of unknown fate asked of the exchange before the first kline.
+
+    Every message ends in one decision. It is counted in the memory that is left at the end of a handler and told only
+    then, with the message, so that counts and store say the same whatever dies in between.
     """
 
     def __init__(
@@ -143,7 +147,6 @@ class TraderActor(Actor):
 
     def _finish(self) -> None:
         """Take what waited while an order was under way, then leave all that is known to the next incarnation."""
-        self._tell_taken()
         while self._memory.pending is None and (self._is_to_sell_all() or self._memory.waiting):
             if self._is_to_sell_all():
                 self._sell_all()
@@ -151,16 +154,15 @@ class TraderActor(Actor):
             kline, *rest = self._memory.waiting
             self._change(waiting=tuple(rest))
             self._take(kline)
-            self._tell_taken()
         self._save()
+        if self._memory.untold:
+            for done in self._memory.untold:
+                self.context.tell(addresses.BRIDGE, done)
+            # Saved with the next message: an incarnation that comes before tells them again, which is stored once.
+            self._change(untold=())
 
     def _is_to_sell_all(self) -> bool:
         return self._memory.flatten_attempts > 0 and not self._doubts
-
-    def _tell_taken(self) -> None:
-        if self._memory.untold is not None and self._memory.pending is None:
-            self.context.tell(addresses.BRIDGE, Taken(self._memory.untold))
-            self._change(untold=None)
 
     def _save(self) -> None:
         self._change(doubts=tuple(self._doubts.values()), in_care=self._settings.in_care)
@@ -179,15 +181,15 @@ class TraderActor(Actor):
         newest = self._store.last_klines(symbol, 1)
         last = newest[0] if newest else None
         close = klines[-1].close if klines else None
-        is_recalled = False
+        recalled = None
         if last_intent is not None and (last is None or last.event_time < last_intent.event_time):
             # The store had not yet got the message that decided the last order: it was taken all the same.
-            last, is_recalled = _kline_of(last_intent, last), True
+            last, recalled = _kline_of(last_intent, last), last_intent
             state = strategy.observe(state, last)
             close = last.close
             # Nor has the portfolio, which values positions by what is stored, and no one else tells it of this message.
             self.context.tell(addresses.PORTFOLIO, Mark(symbol, close, last.event_time))
-        self._change(last=last, is_recalled=is_recalled, state=state, close=close, is_warm=True)
+        self._change(last=last, recalled=recalled, state=state, close=close, is_warm=True)
 
     def _rebuild_state(self) -> None:
         """Have the strategy see again what it missed while a stand-in took the messages."""
@@ -209,14 +211,20 @@ class TraderActor(Actor):
     def _take(self, kline: Kline) -> None:
         memory, settings = self._memory, self._settings
         last = memory.last
-        if memory.is_recalled and last is not None and _is_same(kline, last):
-            self._change(last=kline, untold=kline, is_recalled=False, taken=memory.taken + 1)
+        if memory.recalled is not None and last is not None and _is_same(kline, last):
+            self._change(last=kline, recalled=None, taken=memory.taken + 1)
+            self._conclude(kline, self._decision_of(memory.recalled, kline))
             return
         if not is_newer(kline, last):
             self._change(dropped=memory.dropped + 1)
+            if last is not None and not is_same_message(kline, last):
+                detail = f"not newer than the message of {last.event_time} in the candle of {last.open_time}"
+                dropped = self._decision(kline, memory, Decided.DROPPED, detail)
+                self._change(decisions=one_more(memory.decisions, Decided.DROPPED), untold=(*memory.untold, dropped))
             return
         if settings.only_closed and not kline.is_closed:
-            self._change(last=kline, is_recalled=False, untold=kline, taken=memory.taken + 1)
+            self._change(last=kline, recalled=None, taken=memory.taken + 1)
+            self._done(kline, Decided.OPEN_KLINE)
             return
         gap = (
             settings.max_gap_ms is not None
@@ -234,8 +242,7 @@ class TraderActor(Actor):
         self._memory = msgspec.structs.replace(
             memory,
             last=kline,
-            is_recalled=False,
-            untold=kline,
+            recalled=None,
             state=state,
             close=kline.close,
             previous_close=memory.close,
@@ -245,11 +252,80 @@ class TraderActor(Actor):
         )
         if signal is None or (signal.side is Side.SELL and memory.position.quantity <= 0):
             self.context.tell(addresses.PORTFOLIO, Mark(kline.symbol, kline.close, kline.event_time))
+            self._conclude_without_signal(kline, memory, gap, stale)
             return
         order_id = client_order_id(
             settings.bot_id, settings.mode, kline.symbol, signal.side, kline.open_time, kline.event_time
         )
-        self._propose(Pending(kline, signal, order_id))
+        decision = self._decision(kline, memory, signal.side, signal.reason, order_id)
+        self._propose(Pending(kline, signal, order_id, decision))
+
+    def _conclude_without_signal(self, kline: Kline, before: TraderMemory, gap: bool, stale: bool) -> None:
+        last, settings = before.last, self._settings
+        if gap and last is not None:
+            name = Decided.GAP
+            age = kline.event_time - last.event_time
+            reason = f"{age} ms behind the last message, more than {settings.max_gap_ms}: only sets the price"
+        elif stale:
+            name, reason = Decided.STALE, f"older than {settings.max_age_ms} ms when it was taken"
+        elif settings.in_care:
+            name, reason = Decided.QUARANTINED, "the strategy of a quarantined symbol is not asked"
+        elif before.close is None:
+            name, reason = Decided.FIRST, f"the first message: {plain(kline.close)} is what the next is compared with"
+        else:
+            self._done(kline, Decided.HOLD)
+            return
+        self._conclude(kline, self._decision(kline, before, name, reason))
+
+    def _decision(self, kline: Kline, before: TraderMemory, name: str, reason: str, order_id: str = "") -> Decision:
+        return Decision(
+            symbol=kline.symbol,
+            open_time=kline.open_time,
+            event_time=kline.event_time,
+            is_closed=kline.is_closed,
+            name=str(name),
+            reason=reason,
+            close=kline.close,
+            previous_close=before.close,
+            thresholds=thresholds_of(self._strategy, before.state),
+            position=before.position.quantity,
+            client_order_id=order_id,
+            time=self.context.clock.now_ms(),
+        )
+
+    def _decision_of(self, intent: OrderIntent, kline: Kline) -> Decision:
+        """Say of a message that came again after a restart of the process what its order says of it."""
+        return Decision(
+            symbol=kline.symbol,
+            open_time=kline.open_time,
+            event_time=kline.event_time,
+            is_closed=kline.is_closed,
+            name=intent.side.value,
+            reason=intent.reason,
+            close=kline.close,
+            previous_close=None,
+            thresholds=None,
+            position=None,
+            client_order_id=intent.client_order_id,
+            time=self.context.clock.now_ms(),
+        )
+
+    def _conclude(self, kline: Kline, decision: Decision | None) -> None:
+        if decision is not None:
+            self._done(kline, decision.name, decision)
+
+    def _done(self, kline: Kline, name: str, decision: Decision | None = None) -> None:
+        memory = self._memory
+        self._change(decisions=one_more(memory.decisions, name), untold=(*memory.untold, Taken(kline, decision)))
+
+    def _refuse(self, pending: Pending, name: str, detail: str) -> None:
+        """Conclude a message whose signal made no order."""
+        made = pending.decision
+        if made is None:
+            return
+        reason = f"{made.name} refused: {detail} ({made.reason})"
+        time = self.context.clock.now_ms()
+        self._conclude(pending.kline, msgspec.structs.replace(made, name=name, reason=reason, time=time))
 
     def _is_stale(self, kline: Kline) -> bool:
         max_age_ms = self._settings.max_age_ms
@@ -279,6 +355,7 @@ class TraderActor(Actor):
         )
         self._release_unless_known(pending.client_order_id)
         self._change(pending=None)
+        self._refuse(pending, name, detail)
 
     def _propose(self, pending: Pending) -> None:
         kline, order_id = pending.kline, pending.client_order_id
@@ -288,7 +365,9 @@ class TraderActor(Actor):
             self._change(pending=None)
             if known is None:
                 self._skip_in_doubt(pending)
-            elif known.status.is_final:
+                return
+            self._conclude(pending.kline, pending.decision)
+            if known.status.is_final:
                 self._end(Settled(known.intent, known.status, known.fills))
             return
         self._change(pending=pending)
@@ -320,6 +399,11 @@ class TraderActor(Actor):
         )
         outcome = self._gateway.submit(intent, self.context, passes_halt=pending.signal.is_flatten)
         self._change(pending=None)
+        refusal = outcome.refusal if isinstance(outcome, Settled) else ""
+        if refusal:
+            self._refuse(pending, refusal, outcome.detail)
+        else:
+            self._conclude(pending.kline, pending.decision)
         self._end(outcome)
         if pending.signal.is_flatten and isinstance(outcome, Settled) and outcome.fills:
             self._change(flatten_attempts=FLATTEN_ATTEMPTS)
@@ -328,6 +412,7 @@ class TraderActor(Actor):
         pending = self._memory.pending
         if pending is not None and pending.client_order_id == skipped.client_order_id:
             self._change(pending=None)
+            self._refuse(pending, skipped.name, skipped.detail)
             if pending.signal.is_flatten:
                 self._change(flatten_attempts=0)
 
@@ -449,8 +534,9 @@ class TraderActor(Actor):
         detail = f"the fate of {', '.join(self._doubts)} is not known yet"
         self.context.tell(
             addresses.MONITOR,
-            Skipped(pending.client_order_id, kline.symbol, side, "IN_DOUBT", detail, kline.event_time),
+            Skipped(pending.client_order_id, kline.symbol, side, Decided.IN_DOUBT.value, detail, kline.event_time),
         )
+        self._refuse(pending, Decided.IN_DOUBT.value, detail)
 
 
 def _is_same(one: Kline, other: Kline) -> bool:

@@ -22,6 +22,7 @@ from bot.adapters.paper import PaperExchange
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
 from bot.app.data_directory import DataDirectory, DataDirectoryError, Identity
 from bot.app.trading import RULES_NOTE, encode_rules
+from bot.domain.decision import Run
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.money import ZERO, add, multiply, plain
@@ -45,7 +46,10 @@ class ReplayError(Exception):
 
 
 class ReplayPlan(msgspec.Struct, frozen=True):
-    """What a replay trades with. `cash` is in the quote asset; `speed` is a factor, None is as fast as it goes."""
+    """What a replay trades with. `cash` is in the quote asset; `speed` is a factor, None is as fast as it goes.
+
+    `run` is what is stored of its settings; None stores nothing.
+    """
 
     series: Sequence[Series]
     rules: Mapping[str, SymbolRules]
@@ -54,6 +58,7 @@ class ReplayPlan(msgspec.Struct, frozen=True):
     cash: Decimal
     bot_id: str
     speed: Decimal | None = None
+    run: Run | None = None
 
 
 def run_replay(
@@ -75,6 +80,8 @@ def run_replay(
         stack.callback(directory.release)
         store = stack.enter_context(SqliteStore(directory.history))
         journal = stack.enter_context(SqliteJournal(directory.orders))
+        if plan.run is not None:
+            store.record_run(plan.run)
         journal.set_note(START_CASH_NOTE, plain(plan.cash))
         journal.set_note(RULES_NOTE, encode_rules(plan.rules))
         return _Replay(plan, directory, store, journal).run(progress, stop or threading.Event())

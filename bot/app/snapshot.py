@@ -1,6 +1,7 @@
 """What is to be seen of a bot at one moment: from the cells of a running one, or from what a stopped one stored."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -27,7 +28,10 @@ _balances = msgspec.json.Decoder(tuple[tuple[str, str, str], ...])
 
 
 class SymbolView(msgspec.Struct, frozen=True):
-    """One symbol: prices and profit in the quote asset, position in the base asset; None before the first message."""
+    """One symbol: prices and profit in the quote asset, position in the base asset; None before the first message.
+
+    `decisions` counts messages since this process started by what was decided at them.
+    """
 
     symbol: str
     price: Decimal | None
@@ -36,6 +40,7 @@ class SymbolView(msgspec.Struct, frozen=True):
     last_kline_ms: int | None
     connected: bool
     messages: int = 0
+    decisions: Mapping[str, int] = {}
 
     @property
     def value(self) -> Decimal:
@@ -79,6 +84,14 @@ class Snapshot(msgspec.Struct, frozen=True):
         return total
 
     @property
+    def decisions(self) -> dict[str, int]:
+        """Messages of all symbols since the process started, counted by what was decided at them, most first."""
+        total: Counter[str] = Counter()
+        for view in self.symbols:
+            total.update(view.decisions)
+        return dict(total.most_common())
+
+    @property
     def profit(self) -> Decimal:
         """Equity less what the book began with."""
         return subtract(self.equity, self.start_cash)
@@ -95,6 +108,7 @@ class Snapshot(msgspec.Struct, frozen=True):
                     "price": None if view.price is None else plain(view.price),
                     "position": plain(view.position.quantity),
                     "last_kline_ms": view.last_kline_ms,
+                    "decisions": dict(view.decisions),
                 }
                 for view in self.symbols
             },
@@ -102,6 +116,8 @@ class Snapshot(msgspec.Struct, frozen=True):
             "cash": plain(self.cash),
             "feeds_connected": self._feeds_connected(),
             "trades": self.trade_count,
+            "decisions": self.decisions,
+            "decided": sum(self.decisions.values()),
             "skipped": dict(self.skipped),
             "log_depth": self.log_depth,
             "halted": self.halted,
@@ -162,6 +178,7 @@ def take_snapshot(
                 last_kline_ms=trader.last.event_time if trader.last is not None else None,
                 connected=feed.connected,
                 messages=trader.taken,
+                decisions=trader.decisions,
             )
         )
     portfolio, monitor = memories.portfolio.value, memories.monitor.value

@@ -31,6 +31,7 @@ from bot.app.trading import (
     decode_rules,
     encode_rules,
     one_quote_asset,
+    run_of,
     sizing_parameters,
     strategy_of,
 )
@@ -178,6 +179,7 @@ class BotSystem:
         )
         self._journal.set_note(RULES_NOTE, encode_rules(rules))
         self._note_cash(exchange, quote_asset)
+        self._store.record_run(run_of(settings, self._clock.now_ms()))
         stream = BinanceMarketStream(urls.market_ws, on_bad_frame=self._on_bad_frame)
         parts = Parts(
             feeds=tuple(

@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 
 from bot.config import ConfigError, Settings
+from bot.domain.decision import Run
 from bot.domain.filters import FilterError, SymbolRules, default_rules, rules_from_exchange_info
 from bot.domain.risk import RiskLimits
 from bot.domain.scalping import Scalping
@@ -41,13 +43,28 @@ def sizing_parameters(settings: Settings) -> SizingParameters:
 
 def strategy_of(settings: Settings) -> Strategy:
     """Return the configured strategy; the scalping rule gets its two thresholds. Raises ConfigError."""
-    parameters = dict(settings.strategy.parameters)
-    if settings.strategy.path == SCALPING_PATH:
-        parameters = {"buy_drop": settings.buy_drop, "sell_rise": settings.sell_rise, **parameters}
     try:
-        return load_strategy(settings.strategy.path, parameters)
+        return load_strategy(settings.strategy.path, _strategy_parameters(settings))
     except StrategyError as error:
         raise ConfigError(f"strategy.path: {error}") from None
+
+
+def run_of(settings: Settings, start_time: int) -> Run:
+    """Return what is stored of a run that begins at `start_time` (ms UTC), so that `why` can tell its thresholds."""
+    return Run(
+        start_time=start_time,
+        mode=settings.mode.value,
+        strategy=settings.strategy.path,
+        parameters=_strategy_parameters(settings),
+        only_closed=settings.compare_on == "closed",
+    )
+
+
+def _strategy_parameters(settings: Settings) -> dict[str, Decimal]:
+    parameters = dict(settings.strategy.parameters)
+    if settings.strategy.path == SCALPING_PATH:
+        return {"buy_drop": settings.buy_drop, "sell_rise": settings.sell_rise, **parameters}
+    return parameters
 
 
 def offline_rules(symbols: Iterable[str], filters: Path | None) -> dict[str, SymbolRules]:

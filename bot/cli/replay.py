@@ -10,11 +10,12 @@ from pathlib import Path
 
 from bot.app.data_directory import DataDirectory
 from bot.app.replay import ReplayPlan, run_replay
-from bot.app.trading import sizing_parameters, strategy_of
+from bot.app.trading import run_of, sizing_parameters, strategy_of
 from bot.cli.history import bar, inputs, show
 from bot.cli.logs import log_to_error
 from bot.cli.signals import stopped_by_signals
-from bot.config import ConfigError
+from bot.config import ConfigError, Mode
+from bot.supervision import SystemClock
 
 
 def replay(arguments: argparse.Namespace) -> int:
@@ -32,6 +33,7 @@ def replay(arguments: argparse.Namespace) -> int:
         cash=settings.cash,
         bot_id=settings.bot_id,
         speed=speed,
+        run=run_of(settings.model_copy(update={"mode": Mode.REPLAY}), SystemClock().now_ms()),
     )
     with _directory(arguments.data_dir) as directory, stopped_by_signals() as stop:
         total = sum(len(s.rows) for s in series)

@@ -115,6 +115,7 @@ def _state(snapshot: Snapshot) -> dict[str, object]:
         "equity": plain(snapshot.equity),
         "cash": plain(snapshot.cash),
         "trades": snapshot.trade_count,
+        "decisions": snapshot.decisions,
         "skipped": dict(snapshot.skipped),
         "klines": sum(view.messages for view in snapshot.symbols),
         "prices": {v.symbol: None if v.price is None else plain(v.price) for v in snapshot.symbols},

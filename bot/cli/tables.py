@@ -177,6 +177,7 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
     facts += [f"trades {status['trades']:,}"] if "trades" in status else []
     facts += [f"dead letters {len(status['dead_letters']):,}"] if status.get("dead_letters") else []
     refused = ", ".join(f"{name} {count:,}" for name, count in dict(status.get("skipped", {})).items())
+    decided = ", ".join(f"{name} {count:,}" for name, count in dict(status.get("decisions", {})).items())
     trouble = [Text(f"UNWELL: {one_line(status['trouble'])}", "bold")] if status.get("trouble") else []
     halted = [Text(f"HALTED, no order leaves: {one_line(status['halted'])}", "bold")] if status.get("halted") else []
     parts = [
@@ -184,6 +185,7 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
         *trouble,
         *halted,
         Text(", ".join(facts)),
+        *([Text(f"decided {decided}")] if decided else []),
         *([Text(f"refused {refused}")] if refused else []),
     ]
     if status["symbols"]:

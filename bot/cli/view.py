@@ -64,8 +64,8 @@ def render(snapshot: Snapshot, width: int, now_ms: int, height: int = 24) -> Tex
     """
     actors = _actors(snapshot.actors, width, most=max(2, height // 6))
     symbols = _symbols(snapshot.symbols, now_ms, most=max(6, height - len(actors) - 20))
-    # Not free: title, symbols' heading, wallet, the headings of trades, refusals and actors, foot.
-    free = height - 7 - len(actors) - len(symbols) + 1
+    # Not free: title, symbols' heading, wallet, decisions, the headings of trades, refusals and actors, foot.
+    free = height - 8 - len(actors) - len(symbols) + 1
     notices = snapshot.notices[-max(1, free // 4) :] if free > 4 else ()
     free -= len(notices) + bool(notices)
     refusal_rows = max(1, min(len(snapshot.refusals), free // 3))
@@ -75,6 +75,7 @@ def render(snapshot: Snapshot, width: int, now_ms: int, height: int = 24) -> Tex
         _title(snapshot, width, now_ms),
         *symbols,
         _wallet(snapshot, width),
+        Text.assemble(("Decisions", "bold"), f" {_total(snapshot.decisions)}"),
         _heading(f"Trades {snapshot.trade_count:,}", width),
         *(_trades(trades, width, now_ms) or [Text("none yet")]),
         _heading(f"Refusals {_total(dict(snapshot.skipped))}", width),
@@ -136,6 +137,7 @@ def summary(snapshot: Snapshot, seconds: float, data_dir: Path | None = None) ->
     held = [f"{v.symbol} {quantity(v.position.quantity)}" for v in snapshot.symbols if v.position.quantity]
     facts = {
         "messages": _total(taken),
+        "decisions": _total(snapshot.decisions),
         "trades": f"{snapshot.trade_count:,}",
         "refusals": _total(dict(snapshot.skipped)),
         "cash": f"{money(snapshot.cash)} {asset}".rstrip(),

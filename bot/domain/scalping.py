@@ -6,7 +6,7 @@ from bot.domain.kline import Kline
 from bot.domain.money import ONE, ROUNDING, add, multiply, plain, subtract
 from bot.domain.order import Side
 from bot.domain.position import Position
-from bot.domain.strategy import Signal
+from bot.domain.strategy import Signal, Thresholds
 
 
 class Scalping:
@@ -42,6 +42,12 @@ class Scalping:
 
     def observe(self, state: Decimal | None, kline: Kline) -> Decimal | None:
         return kline.close
+
+    def thresholds(self, state: Decimal | None) -> Thresholds | None:
+        """Return what the next close is measured against, None before the first message."""
+        if state is None:
+            return None
+        return Thresholds(multiply(state, self._buy_factor), multiply(state, self._sell_factor))
 
 
 def _move(previous: Decimal, close: Decimal) -> str:

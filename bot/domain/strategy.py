@@ -24,10 +24,19 @@ class Signal(msgspec.Struct, frozen=True):
     is_flatten: bool = False
 
 
+class Thresholds(msgspec.Struct, frozen=True):
+    """At or below `buy` the next close buys, at or above `sell` it sells a position; None where there is no bound."""
+
+    buy: Decimal | None = None
+    sell: Decimal | None = None
+
+
 class Strategy(Protocol):
     """One instance serves any number of symbols: deterministic, it keeps all it remembers in the state it returns.
 
-    The class is called with the configuration's strategy parameters as keyword arguments of Decimal values.
+    The class is called with the configuration's strategy parameters as keyword arguments of Decimal values. A strategy
+    whose signals depend on the next close alone may say so by a method `thresholds(state)` that returns Thresholds, for
+    people and `why`.
     """
 
     warmup: int
@@ -41,6 +50,12 @@ class Strategy(Protocol):
 
     def observe(self, state: Any, kline: Kline) -> Any:
         """Take one message that must not trade (a gap, a stale or a warm-up kline); return the new state."""
+
+
+def thresholds_of(strategy: Strategy, state: Any) -> Thresholds | None:
+    """Return what the next close is measured against, None where the strategy does not say."""
+    method = getattr(strategy, "thresholds", None)
+    return None if method is None else cast(Thresholds | None, method(state))
 
 
 class StrategyError(ValueError):

@@ -4,6 +4,7 @@ The judge is the scripted exchange: what it executed is what every book has to s
 """
 
 import tempfile
+from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from bot.actors import addresses
 from bot.adapters.sqlite import SqliteJournal
+from bot.domain.decision import DERIVED
 from bot.domain.ledger import Ledger
 from bot.domain.sizing import SizingParameters
 from bot.messages import Trade
@@ -52,6 +54,16 @@ def assert_books_are_the_exchanges(pump):
     assert {e.intent.client_order_id for e in pump.raw_journal.settled() if e.fills} == executed
     assert list(pump.raw_journal.unresolved()) == []
     assert book.cash >= 0
+
+
+def assert_every_message_has_one_decision(pump):
+    """Counts add up to what was delivered, and the store has what is counted, message by message."""
+    for symbol, cell in pump.traders.items():
+        counts = dict(cell.value.decisions)
+        delivered = {(k.open_time, k.is_closed, k.event_time) for k in pump.delivered if k.symbol == symbol}
+        stored = Counter(decision.name for decision in pump.store.decisions.values() if decision.symbol == symbol)
+        assert sum(counts.values()) == len(delivered)
+        assert stored == {name: count for name, count in counts.items() if name not in DERIVED}
 
 
 def a_day(pump):
@@ -102,6 +114,8 @@ def test_a_crash_at_any_effect_leaves_one_order_and_right_books(tmp_path, step, 
             if countdown is not None:
                 assert len(pump.crashes) == 1
             assert len(pump.exchange.executed) <= 1
+            if not process:
+                assert_every_message_has_one_decision(pump)
             if step != "lost_no_reply":
                 decided = pump.exchange.executed or pump.raw_journal.settled() or pump.crashes
                 assert decided

@@ -18,7 +18,7 @@ from bot.messages import LogEntries, ReplayLog, Stored
 from bot.ports import LogFull
 from bot.supervision import ActorFailed, ActorRestarted, DeadLetter
 from bot.supervision.testing import ManualClock, RecordingContext
-from tests.support.builders import MINUTE_MS, NOON, a_fill, a_kline, an_intent, klines_of
+from tests.support.builders import MINUTE_MS, NOON, a_decision, a_fill, a_kline, an_intent, klines_of
 from tests.support.doubles import MemoryStore
 
 BRIDGE, PERSISTENCE = addresses.BRIDGE, addresses.PERSISTENCE
@@ -380,17 +380,22 @@ def test_what_is_sent_again_beside_something_new_is_written_once(keeper):
     assert (keeper.store.writes, keeper.told(BRIDGE)) == ([4], [Stored(4)])
 
 
-def test_events_about_actors_are_not_stored_and_count_as_stored_with_their_batch(keeper):
+def test_decisions_and_events_about_actors_are_stored_with_their_batch(keeper):
     keeper.told(BRIDGE)
     (a,) = klines_of("1")
-    keeper.actor.handle(LogEntries(2, (a_failure(), a)))
+    decision = a_decision("GAP", a)
+    keeper.actor.handle(LogEntries(3, (a_failure(), a, decision)))
     keeper.ring(200)
-    assert (keeper.store.writes, keeper.told(BRIDGE)) == ([1], [Stored(2)])
-    keeper.actor.handle(LogEntries(4, (a_failure(2), a_failure(3))))
+    assert (keeper.store.writes, keeper.told(BRIDGE)) == ([3], [Stored(3)])
+    keeper.actor.handle(LogEntries(5, (a_failure(2), a_failure(3))))
     keeper.ring(200)
-    assert (keeper.store.writes, keeper.told(BRIDGE)) == ([1], [Stored(4)])
+    assert (keeper.store.writes, keeper.told(BRIDGE)) == ([3, 2], [Stored(5)])
+    assert (list(keeper.store.decisions.values()), keeper.store.events) == (
+        [decision],
+        [a_failure(), a_failure(2), a_failure(3)],
+    )
     keeper.store.is_failing = True
-    keeper.actor.handle(LogEntries(6, (a_failure(4), *klines_of("2"))))
+    keeper.actor.handle(LogEntries(7, (a_failure(4), *klines_of("2"))))
     keeper.ring(200)
     assert keeper.told(BRIDGE) == []
 

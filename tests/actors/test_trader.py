@@ -8,6 +8,7 @@ from bot.actors import addresses
 from bot.actors.cells import Cell, Pending, TraderMemory
 from bot.actors.trader import FLATTEN_ATTEMPTS, TraderActor, TraderSettings
 from bot.adapters.paper import PaperExchange
+from bot.domain.decision import Decision
 from bot.domain.order import OrderReport, OrderStatus, Side
 from bot.domain.order_id import client_order_id
 from bot.domain.risk import RiskLimits
@@ -29,7 +30,17 @@ from bot.messages import (
 )
 from bot.ports import OrderInDoubt
 from bot.supervision.testing import ManualClock, RecordingContext
-from tests.support.builders import MINUTE_MS, NOON, a_fill, a_kline, an_adjustment, an_intent, klines_of, rules_of
+from tests.support.builders import (
+    MINUTE_MS,
+    NOON,
+    a_decision,
+    a_fill,
+    a_kline,
+    an_adjustment,
+    an_intent,
+    klines_of,
+    rules_of,
+)
 from tests.support.doubles import Crash, MemoryStore, NoHalt, ScriptedExchange
 
 BTC = addresses.trader("BTCUSDT")
@@ -86,6 +97,11 @@ class Bench:
 
     def done_with(self):
         return [message.kline for message in self.told(addresses.BRIDGE) if isinstance(message, Taken)]
+
+    def decisions(self):
+        """The decisions told to the bridge since the last look."""
+        told = [m.decision if isinstance(m, Taken) else m for m in self.told(addresses.BRIDGE)]
+        return [decision for decision in told if isinstance(decision, Decision)]
 
     def ends(self):
         return [message for message in self.told() if isinstance(message, OrderEnded)]
@@ -668,7 +684,7 @@ def test_a_decision_known_to_the_journal_is_never_made_again(bench):
         last=first,
         state=Decimal(100),
         close=Decimal(100),
-        pending=Pending(drop, signal, proposal.client_order_id),
+        pending=Pending(drop, signal, proposal.client_order_id, a_decision("BUY", drop)),
     )
     bench.restart()
     assert [type(m) for m in bench.told()] == [Mark, OrderEnded]

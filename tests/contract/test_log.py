@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from bot.adapters.local_log import LocalLog, spool
 from bot.domain.order import trade_of
-from bot.messages import TOPICS
+from bot.domain.strategy import Thresholds
+from bot.messages import ENTRY_TYPES
 from bot.ports import LogDamaged, LogFull
 from bot.supervision import (
     ActorFailed,
@@ -28,7 +29,7 @@ from bot.supervision import (
     ActorStopped,
     DeadLetter,
 )
-from tests.support.builders import NOON, a_fill, a_kline, an_intent, klines_of
+from tests.support.builders import NOON, a_decision, a_fill, a_kline, an_intent, klines_of
 
 LOGS = [
     pytest.param(lambda path: LocalLog(), id="memory"),
@@ -227,6 +228,7 @@ def test_every_type_of_entry_comes_back_as_it_was(new_spilling):
     entries = [
         a_kline("0.00000001", volume=Decimal("1E+3"), quote_volume=None, received_event_time=NOON),
         trade_of(intent, fills, "test", "bot"),
+        a_decision("CASH", thresholds=Thresholds(Decimal("99.0"), None)),
         ActorStarted("trader/BTCUSDT", 1, "trader", NOON),
         ActorStopped("trader/BTCUSDT", 2, "trader", NOON, abandoned=True),
         ActorFailed("trader/BTCUSDT", 1, "handle", "Kline", "ValueError: ß\n€", NOON),
@@ -234,7 +236,7 @@ def test_every_type_of_entry_comes_back_as_it_was(new_spilling):
         ActorQuarantined("trader/BTCUSDT", "too often", NOON),
         DeadLetter("trader/BTCUSDT", "Kline", "ValueError", 2, NOON, 7),
     ]
-    assert {type(entry) for entry in entries} == set(TOPICS)
+    assert {type(entry) for entry in entries} == set(ENTRY_TYPES)
     log = new_spilling(memory_entries=1)
     for entry in (entries[0], *entries):
         log.append(entry)

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
@@ -19,7 +20,8 @@ from bot.adapters.sqlite import SqliteStore
 from bot.adapters.sqlite import store as sqlite_store
 from bot.domain.order import Side, Trade
 from bot.ports import StoreError
-from tests.support.builders import MINUTE_MS, NOON, a_kline, klines_of
+from bot.supervision import ActorFailed, ActorQuarantined, ActorRestarted, ActorStarted
+from tests.support.builders import MINUTE_MS, NOON, a_decision, a_kline, klines_of
 
 ROOT = Path(__file__).parents[2]
 STORES = [pytest.param(lambda directory: SqliteStore(directory / "history.db"), id="sqlite")]
@@ -88,7 +90,7 @@ FRESH = count()
 def test_an_empty_store_has_nothing(store):
     assert store.last_klines("BTCUSDT", 5) == []
     assert store.trade_ids("BTCUSDT") == set()
-    assert store.prune(NOON) == 0
+    assert store.prune(NOON, 0) == 0
     store.write([], [])
 
 
@@ -161,10 +163,48 @@ def test_pruning_takes_old_unclosed_klines_only(store):
 
     closed = klines_of("1", "2", "3")
     store.write([*candle(0), *candle(1), *candle(2), *closed], [a_trade()])
-    assert store.prune(NOON + 2 * MINUTE_MS) == 10
+    assert store.prune(NOON + 2 * MINUTE_MS, 0) == 10
     assert store.last_klines("BTCUSDT", 100) == [*closed[:2], *candle(2), closed[2]]
-    assert store.prune(NOON + 2 * MINUTE_MS) == 0
+    assert store.prune(NOON + 2 * MINUTE_MS, 0) == 0
     assert store.trade_ids("BTCUSDT") == {"bh-1"}
+
+
+def rows_of(directory, query):
+    with closing(sqlite3.connect(directory / "history.db")) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_a_message_has_one_decision_and_an_event_is_stored_once(store, tmp_path):
+    event, later = ActorFailed("trader/BTCUSDT", 1, "handle", "Kline", "ValueError: a\nb", NOON), NOON + 1
+    store.write([], [], [a_decision("CASH"), a_decision("DROPPED")], [event, event])
+    store.write([], [], [a_decision("STALE"), a_decision("GAP", a_kline("1", symbol="ETHUSDT"))], [event])
+    store.write(
+        [], [], [], [ActorRestarted("trader/BTCUSDT", 2, 1, 105, later), ActorQuarantined("feed/X", "why", later)]
+    )
+    assert rows_of(tmp_path, "SELECT symbol, name FROM decisions") == [("BTCUSDT", "CASH"), ("ETHUSDT", "GAP")]
+    assert rows_of(tmp_path, "SELECT name, event, detail FROM actor_events ORDER BY time, name") == [
+        ("trader/BTCUSDT", "ActorFailed", "epoch 1 in handle Kline: ValueError: a b"),
+        ("feed/X", "ActorQuarantined", "why"),
+        ("trader/BTCUSDT", "ActorRestarted", "epoch 2, restart 1, down for 105 ms"),
+    ]
+
+
+def test_pruning_takes_decisions_of_old_open_klines_unless_they_came_of_a_signal(store, tmp_path):
+    def opened(minute):
+        start = NOON + minute * MINUTE_MS
+        return a_kline("1", open_time=start, event_time=start + 7, is_closed=False)
+
+    decisions = [
+        a_decision("GAP", opened(0)),
+        a_decision("CASH", opened(1), client_order_id="bh-1"),
+        a_decision("STALE", a_kline("1")),
+        a_decision("STALE", opened(5)),
+    ]
+    events = [ActorStarted("monitor", 1, "monitor", NOON + n) for n in range(3)]
+    store.write([opened(0)], [], decisions, events)
+    assert store.prune(NOON + 2 * MINUTE_MS, NOON + 2) == 1
+    assert rows_of(tmp_path, "SELECT name, is_closed FROM decisions") == [("STALE", 1), ("CASH", 0), ("STALE", 0)]
+    assert rows_of(tmp_path, "SELECT time FROM actor_events") == [(NOON + 2,)]
 
 
 @EXAMPLES
@@ -341,8 +381,8 @@ def test_pruning_gives_the_write_lock_back_after_each_slice(history, monkeypatch
     history.write([a_kline(event_time=NOON + n, is_closed=False) for n in range(10)], [])
     statements = []
     history._database._writer.set_trace_callback(statements.append)
-    assert history.prune(NOON + 1) == 10
-    assert statements.count("COMMIT") == 4
+    assert history.prune(NOON + 1, 0) == 10
+    assert statements.count("COMMIT") == 4 + 2, "four slices of klines, a look at decisions, a look at events"
     assert history.kline_count() == 0
 
 

@@ -138,3 +138,13 @@ def test_the_signal_is_the_fractions(previous, close, buy_drop, sell_rise, held)
     elif held and Fraction(close) >= Fraction(previous) * (1 + Fraction(sell_rise)):
         expected = "SELL"
     assert side_of(previous, close, HELD if held else EMPTY, rule) == expected
+
+
+def test_the_thresholds_are_those_of_the_signals():
+    rule = Scalping(Decimal("0.01"), Decimal("0.02"))
+    assert rule.thresholds(rule.initial()) is None
+    bounds = rule.thresholds(Decimal(100))
+    assert (bounds.buy, bounds.sell) == (Decimal(99), Decimal(102))
+    for close, side in (("99", "BUY"), ("99.01", None), ("101.99", None), ("102", "SELL")):
+        _, signal = rule.decide(Decimal(100), a_kline(close), a_position())
+        assert (signal.side if signal else None) == side

@@ -3,11 +3,13 @@
 from decimal import Decimal
 
 from bot.domain.adjustment import Adjustment
+from bot.domain.decision import Decision
 from bot.domain.filters import SymbolRules, rules_from_exchange_info
 from bot.domain.kline import Kline
 from bot.domain.ledger import Ledger
 from bot.domain.order import Fill, OrderIntent, Side
 from bot.domain.position import Position
+from bot.domain.strategy import Thresholds
 
 MINUTE_MS = 60_000
 NOON = 1_621_425_600_000  # 2021-05-19 12:00 UTC, ms
@@ -43,6 +45,26 @@ def a_kline(
 def klines_of(*closes, symbol="BTCUSDT", start=NOON) -> list[Kline]:
     """Closed klines, one a minute."""
     return [a_kline(c, symbol=symbol, open_time=start + i * MINUTE_MS) for i, c in enumerate(closes)]
+
+
+def a_decision(name="CASH", kline=None, **changes) -> Decision:
+    """What was decided at a kline, one of 100 unless told."""
+    kline = kline or a_kline("100")
+    values = {
+        "symbol": kline.symbol,
+        "open_time": kline.open_time,
+        "event_time": kline.event_time,
+        "is_closed": kline.is_closed,
+        "name": name,
+        "reason": "a test",
+        "close": kline.close,
+        "previous_close": Decimal("102"),
+        "thresholds": Thresholds(Decimal("100.98"), Decimal("103.02")),
+        "position": Decimal("0"),
+        "client_order_id": "",
+        "time": kline.event_time + 5,
+    }
+    return Decision(**(values | changes))
 
 
 def rules_of(

@@ -4,6 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from bot.domain.decision import Decision
 from bot.domain.kline import Kline
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Trade
 from bot.domain.sizing import SizingParameters, paper_fill
@@ -143,11 +144,16 @@ class MemoryStore:
     is_failing: bool = False
     writes: list[int] = field(default_factory=list)
     pruned: list[int] = field(default_factory=list)
+    decisions: dict[tuple, Decision] = field(default_factory=dict)
+    events: list = field(default_factory=list)
 
-    def write(self, klines, trades) -> None:
+    def write(self, klines, trades, decisions=(), events=()) -> None:
         if self.is_failing:
             raise StoreError("history.db: the disk is full")
-        self.writes.append(len(klines) + len(trades))
+        self.writes.append(len(klines) + len(trades) + len(decisions) + len(events))
+        for one in decisions:
+            self.decisions.setdefault((one.symbol, one.open_time, one.is_closed, one.event_time), one)
+        self.events += [event for event in events if event not in self.events]
         for kline in klines:
             self.klines[kline.symbol, kline.open_time, kline.is_closed, kline.event_time] = kline
         for trade in trades:
@@ -160,7 +166,7 @@ class MemoryStore:
     def trade_ids(self, symbol):
         return {trade.client_order_id for trade in self.trades.values() if trade.symbol == symbol}
 
-    def prune(self, before_ms):
+    def prune(self, before_ms, events_before_ms):
         self.pruned.append(before_ms)
         return 0
 

@@ -12,7 +12,7 @@ from bot.actors.cells import Cell, PortfolioMemory, TraderMemory
 from bot.actors.portfolio import START_CASH_NOTE, PortfolioActor
 from bot.actors.supervisor import LANES
 from bot.actors.trader import TraderActor, TraderSettings
-from bot.domain.order import Trade
+from bot.domain.decision import Decision
 from bot.domain.risk import RiskLimits
 from bot.domain.scalping import Scalping
 from bot.domain.sizing import SizingParameters
@@ -72,6 +72,7 @@ class Pump:
         self.to_bridge, self.to_monitor = [], []
         self.stores_trades = True
         self.crashes = []
+        self.delivered = []
         journal.set_note(START_CASH_NOTE, cash)
         self.nodes = {}
         self.start_process()
@@ -131,8 +132,10 @@ class Pump:
         if to == addresses.BRIDGE:
             self.to_bridge.append(message)
             if isinstance(message, Taken):
-                self.store.write([message.kline], [])
-            if self.stores_trades and isinstance(message, Trade):
+                self.store.write([message.kline], [], [message.decision] if message.decision else [])
+            elif isinstance(message, Decision):
+                self.store.write([], [], [message])
+            elif self.stores_trades:
                 self.store.write([], [message])
         elif to == addresses.MONITOR:
             self.to_monitor.append(message)
@@ -142,6 +145,7 @@ class Pump:
 
     def kline(self, kline):
         """A feed passes a kline on."""
+        self.delivered.append(kline)
         self.route(addresses.trader(kline.symbol), kline)
 
     def step(self, address):

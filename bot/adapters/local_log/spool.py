@@ -14,14 +14,13 @@ from pathlib import Path
 
 import msgspec
 
-from bot.messages import TOPICS, LogEntry
+from bot.messages import ENTRY_TYPES, LogEntry
 from bot.ports import LogDamaged, LogFull
 
 SUFFIX = ".spool"
 CHUNK = 64 * 1024
 _HEADER = struct.Struct("<II")
-_TYPES = tuple(TOPICS)
-_MARKS = {kind: bytes([number]) for number, kind in enumerate(_TYPES)}
+_MARKS = {kind: bytes([number]) for number, kind in enumerate(ENTRY_TYPES)}
 
 
 class _Segment:
@@ -89,7 +88,9 @@ class Spool:
         self._segments: deque[_Segment] = deque()
         self._begun = 0
         self._encode = msgspec.msgpack.Encoder().encode
-        self._decoders: list[msgspec.msgpack.Decoder[LogEntry]] = [msgspec.msgpack.Decoder(kind) for kind in _TYPES]
+        self._decoders: list[msgspec.msgpack.Decoder[LogEntry]] = [
+            msgspec.msgpack.Decoder(kind) for kind in ENTRY_TYPES
+        ]
 
     def append(self, entry: LogEntry) -> None:
         """Add an entry. Raises LogFull where bound or disk leave no room, and then nothing was added."""

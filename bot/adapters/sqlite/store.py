@@ -1,5 +1,6 @@
 """How klines and trades are stored and read back: tables `Crypto_Table` and `Crypto_Trades` of contract section 3.
 
+Beside them stands why: what was decided at which message, what happened to actors, by which settings each run traded.
 Decimals are text in plain form (`0.00000001`), times are ms UTC as integers.
 """
 
@@ -12,9 +13,12 @@ from typing import Any, Self
 import msgspec
 
 from bot.adapters.sqlite.database import Database, DatabaseOwner, Migration
+from bot.adapters.sqlite.decisions import REASONS, write_decisions, write_events, write_run
+from bot.domain.decision import Decision, Run
 from bot.domain.kline import Kline, kline_key
 from bot.domain.money import plain
 from bot.domain.order import Side, Trade
+from bot.supervision import Event
 
 MIGRATIONS: Sequence[Migration] = (
     (
@@ -70,6 +74,7 @@ MIGRATIONS: Sequence[Migration] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    REASONS,
 )
 
 _KLINE_COLUMNS = (
@@ -114,8 +119,14 @@ class SqliteStore(DatabaseOwner):
         store._database = Database(path, MIGRATIONS, read_only=True)
         return store
 
-    def write(self, klines: Sequence[Kline], trades: Sequence[Trade]) -> None:
-        """Store all in one transaction. A kline replaces the one of its key; a trade stays as it was first written."""
+    def write(
+        self,
+        klines: Sequence[Kline],
+        trades: Sequence[Trade],
+        decisions: Sequence[Decision] = (),
+        events: Sequence[Event] = (),
+    ) -> None:
+        """Store all in one transaction. A kline replaces the one of its key; all else stays as it was first written."""
         kline_rows = [_kline_row(kline) for kline in klines]
         trade_rows = [_trade_row(trade) for trade in trades]
         with self._database.writing() as connection:
@@ -126,6 +137,13 @@ class SqliteStore(DatabaseOwner):
                 f"INSERT INTO Crypto_Trades (ticker, {_TRADE_COLUMNS}) VALUES ({_marks(16)}) ON CONFLICT DO NOTHING",
                 trade_rows,
             )
+            write_decisions(connection, decisions)
+            write_events(connection, events)
+
+    def record_run(self, run: Run) -> None:
+        """Store by which settings is traded from `run.start_time` on."""
+        with self._database.writing() as connection:
+            write_run(connection, run)
 
     def last_klines(self, symbol: str, count: int, closed_only: bool = False) -> list[Kline]:
         """Return the last `count` klines (or closed klines) of a symbol in message order, oldest first."""
@@ -181,17 +199,23 @@ class SqliteStore(DatabaseOwner):
         """Return how many trades are stored, of one symbol or of all."""
         return self._count("Crypto_Trades", symbol)
 
-    def prune(self, before_ms: int) -> int:
+    def prune(self, before_ms: int, events_before_ms: int) -> int:
         """Delete unclosed klines with an open_time before `before_ms`; return how many went.
 
+        What was decided at them goes too unless it came of a signal, and events from before `events_before_ms`.
         Each slice is a transaction of its own, so that a write waits for one slice at most.
         """
+        key = "symbol, open_time, is_closed, event_time"
+        self._delete("decisions", key, "is_closed = 0 AND client_order_id = '' AND open_time < ?", before_ms)
+        self._delete("actor_events", "name, time, event, number", "time < ?", events_before_ms)
+        return self._delete("Crypto_Table", "symbol, kline_key", "is_closed = 0 AND open_time < ?", before_ms)
+
+    def _delete(self, table: str, key: str, condition: str, before_ms: int) -> int:
         pruned = 0
         while True:
             with self._database.writing() as connection:
                 cursor = connection.execute(
-                    "DELETE FROM Crypto_Table WHERE (symbol, kline_key) IN (SELECT symbol, kline_key "
-                    "FROM Crypto_Table WHERE is_closed = 0 AND open_time < ? ORDER BY open_time LIMIT ?)",
+                    f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {condition} LIMIT ?)",
                     (before_ms, _PRUNE_SLICE),
                 )
             pruned += cursor.rowcount

@@ -1,0 +1,91 @@
+"""What became of one message, and why: exactly one decision for each, under exactly one name.
+
+What then became of an order is the order's own story; the client order id joins the two.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import StrEnum
+
+import msgspec
+
+from bot.domain.kline import Kline
+from bot.domain.strategy import Thresholds
+
+
+class Decided(StrEnum):
+    """The names of decisions known here. A refusal's name comes from who refuses, so others may be met.
+
+    BUY and SELL: an order was made. HOLD: no signal, or a SELL without a position. All behind SELL refuse a signal.
+    """
+
+    FIRST = "FIRST"
+    HOLD = "HOLD"
+    OPEN_KLINE = "OPEN_KLINE"
+    GAP = "GAP"
+    STALE = "STALE"
+    DROPPED = "DROPPED"
+    QUARANTINED = "QUARANTINED"
+    BUY = "BUY"
+    SELL = "SELL"
+    CASH = "CASH"
+    EXPOSURE = "EXPOSURE"
+    LOT_SIZE = "LOT_SIZE"
+    MIN_NOTIONAL = "MIN_NOTIONAL"
+    NOTIONAL = "NOTIONAL"
+    COOLDOWN = "COOLDOWN"
+    DAILY_LOSS = "DAILY_LOSS"
+    DISK_LOW = "DISK_LOW"
+    IN_DOUBT = "IN_DOUBT"
+    NO_ANSWER = "NO_ANSWER"
+    HALTED = "HALTED"
+    NOT_JOURNALED = "NOT_JOURNALED"
+
+
+DERIVED = frozenset({Decided.HOLD, Decided.OPEN_KLINE})
+"""Names that follow from the stored messages and the run's settings alone: counted, never stored."""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What a trader did with the message (symbol, open_time, is_closed, event_time), all times in ms UTC.
+
+    `previous_close` is the close before it that counted, `position` (base asset) what was held when it came, both
+    None where a restart forgot it; `reason` is one line. `client_order_id` is the signal's, also where it was refused;
+    empty where there was no signal. `time` is when it was decided, by the clock of this machine.
+    """
+
+    symbol: str
+    open_time: int
+    event_time: int
+    is_closed: bool
+    name: str
+    reason: str
+    close: Decimal
+    previous_close: Decimal | None
+    thresholds: Thresholds | None
+    position: Decimal | None
+    client_order_id: str
+    time: int
+
+
+def is_same_message(kline: Kline, last: Kline) -> bool:
+    """Return whether two klines of one symbol are the same message: told again, it is no new one."""
+    return (kline.open_time, kline.is_closed, kline.event_time) == (last.open_time, last.is_closed, last.event_time)
+
+
+def one_more(counts: Mapping[str, int], name: str) -> dict[str, int]:
+    """Return the counts with one more under `name`; the given ones stay as they are."""
+    return {**counts, name: counts.get(name, 0) + 1}
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What a process traded by from `start_time` (ms UTC) on, as far as its decisions follow from it.
+
+    `strategy` is an import path, `parameters` its keyword arguments; `only_closed`: open klines never counted.
+    """
+
+    start_time: int
+    mode: str
+    strategy: str
+    parameters: dict[str, Decimal]
+    only_closed: bool
