@@ -132,6 +132,11 @@ class Settings(_Section):
     take_profit: Number | None = Field(None, gt=0)
     cooldown: int = Field(0, ge=0)
     max_daily_loss: Number | None = Field(None, gt=0, le=1)
+    max_slippage_bps: Number | None = Field(None, gt=0, lt=10000)
+    # A fraction; 0 switches it off.
+    max_price_deviation: Number = Field(Decimal("0.05"), ge=0)
+    max_quote_age: int = Field(15, ge=1)
+    max_orders_per_minute: int | None = Field(None, ge=1)
     max_gap: int = Field(2, ge=1)
     max_age: int = Field(10, ge=1)
     keep_open_klines_days: int = Field(7, ge=1)

@@ -133,11 +133,15 @@ class OrderProposal(msgspec.Struct, frozen=True):
 
 
 class Reserved(msgspec.Struct, frozen=True):
-    """The order may be sent: `quantity` in the base asset, money set aside for it. Portfolio to trader."""
+    """The order may be sent: `quantity` in the base asset, money set aside for it. Portfolio to trader.
+
+    It is a LIMIT IOC order where it has a `limit_price`, else a MARKET order.
+    """
 
     client_order_id: str
     quantity: Decimal
     quote_reserved: Decimal
+    limit_price: Decimal | None = None
 
 
 class Skipped(msgspec.Struct, frozen=True):

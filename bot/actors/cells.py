@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from bot.domain.decision import Decision
+from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.ledger import Reservation, TradingDay
 from bot.domain.money import ZERO
@@ -104,7 +105,10 @@ class AccountMemory(msgspec.Struct, frozen=True):
 
 
 class PortfolioMemory(msgspec.Struct, frozen=True):
-    """The wallet as last booked, in the quote asset, what is set aside in it by order, and the trading day's limit."""
+    """The wallet as last booked, in the quote asset, what is set aside in it by order, and the trading day's limit.
+
+    `rules` are the symbols' trading rules as last told.
+    """
 
     cash: Decimal = ZERO
     free_cash: Decimal = ZERO
@@ -112,3 +116,4 @@ class PortfolioMemory(msgspec.Struct, frozen=True):
     day: TradingDay = TradingDay()
     disk_low: bool = False
     reservations: tuple[tuple[str, Reservation], ...] = ()
+    rules: tuple[SymbolRules, ...] = ()

@@ -8,11 +8,13 @@ import msgspec
 from bot.actors import addresses
 from bot.actors.cells import Cell, PortfolioMemory, TraderMemory
 from bot.domain.adjustment import Adjustment, in_order
-from bot.domain.filters import SymbolRules
+from bot.domain.filters import Refusal, SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.ledger import Ledger, Reservation, TradingDay
-from bot.domain.order import Fill, Side
-from bot.domain.sizing import Refusal, Sized, SizingParameters, size_order
+from bot.domain.market import MarketView
+from bot.domain.order import Fill, OrderIntent, Side
+from bot.domain.risk import MINUTE_MS
+from bot.domain.sizing import Sized, SizingParameters, size_order
 from bot.messages import DiskSpace, Mark, OrderEnded, OrderProposal, Reserved, RulesChanged, Skipped
 from bot.ports import OrderJournal
 from bot.supervision import Actor, Context
@@ -38,7 +40,9 @@ class PortfolioActor(Actor):
         memory: Cell[PortfolioMemory],
         traders: Mapping[str, Cell[TraderMemory]],
         last_counted: Callable[[str], Kline | None],
+        market: Callable[[str], MarketView | None],
     ) -> None:
+        """`market` gives what is known of a symbol at the exchange; None where no exchange is traded on."""
         super().__init__(context)
         self._parameters = parameters
         self._rules = rules
@@ -46,6 +50,8 @@ class PortfolioActor(Actor):
         self._cell = memory
         self._traders = traders
         self._last_counted = last_counted
+        self._market = market
+        self._order_times: list[int] = []
         self._start_cash = Decimal(0)
         self._disk_low = False
         self._ledger = Ledger(self._start_cash, rules)
@@ -64,19 +70,20 @@ class PortfolioActor(Actor):
             raise ValueError("the journal knows no starting cash; it is written when a data directory is first used")
         self._start_cash = Decimal(noted)
         self._disk_low = self._cell.value.disk_low
+        self._order_times = []
         ledger = Ledger(self._start_cash, self._rules, self._parameters.limits.max_daily_loss)
+        ledger.change_rules(self._cell.value.rules)
         # Reserved money that no intent tells of yet: its answer is on the way to a trader, or in its hands.
         for order_id, reservation in self._cell.value.reservations:
             ledger.reserve(order_id, reservation)
         # Asked before the settled ones: an order that is settled meanwhile is then in both, not in neither.
         for entry in self._journal.unresolved():
-            intent = entry.intent
-            ledger.reserve(
-                intent.client_order_id,
-                Reservation(intent.symbol, intent.side, intent.quantity, intent.quote_reserved),
-            )
+            ledger.reserve(entry.intent.client_order_id, _reservation(entry.intent))
+            self._count_order(entry.intent.event_time)
         settled = list(self._journal.settled())
         event_times = {entry.intent.client_order_id: entry.intent.event_time for entry in settled}
+        for event_time in event_times.values():
+            self._count_order(event_time)
         for change in in_order((fill for entry in settled for fill in entry.fills), self._journal.adjustments()):
             if isinstance(change, Fill):
                 ledger.book(change, event_times[change.client_order_id])
@@ -114,23 +121,35 @@ class PortfolioActor(Actor):
         self._mark(symbol, proposal.close, proposal.event_time)
         held = ledger.reservations.get(order_id)
         if held is not None:
-            self._answer(proposal, Reserved(order_id, held.quantity, held.quote))
+            self._answer(proposal, Reserved(order_id, held.quantity, held.quote, held.limit_price))
             return
         if self._disk_low and proposal.signal.side is Side.BUY:
             sized: Sized | Refusal = Refusal(
                 "DISK_LOW", "too little disk space is left to store what an entry would bring"
             )
         else:
-            sized = size_order(ledger, symbol, proposal.signal, proposal.close, proposal.event_time, self._parameters)
+            sized = size_order(
+                ledger,
+                symbol,
+                proposal.signal,
+                proposal.close,
+                proposal.event_time,
+                self._parameters,
+                self._market(symbol),
+                self.context.clock.now_ms(),
+                sum(time > proposal.event_time - MINUTE_MS for time in self._order_times),
+            )
         if isinstance(sized, Refusal):
             side = proposal.signal.side
             skipped = Skipped(order_id, symbol, side, sized.name, sized.detail, proposal.event_time)
             self.context.tell(addresses.MONITOR, skipped)
             self._answer(proposal, skipped)
             return
-        ledger.reserve(order_id, Reservation(symbol, proposal.signal.side, sized.quantity, sized.quote_reserved))
+        self._count_order(proposal.event_time)
+        quantity, quote, limit = sized.quantity, sized.quote_reserved, sized.limit_price
+        ledger.reserve(order_id, Reservation(symbol, proposal.signal.side, quantity, quote, limit))
         self._keep()
-        self._answer(proposal, Reserved(order_id, sized.quantity, sized.quote_reserved))
+        self._answer(proposal, Reserved(order_id, quantity, quote, limit))
 
     def _answer(self, proposal: OrderProposal, answer: Reserved | Skipped) -> None:
         self.context.tell(addresses.trader(proposal.symbol), answer)
@@ -151,6 +170,13 @@ class PortfolioActor(Actor):
 
     def _on_rules(self, changed: RulesChanged) -> None:
         self._ledger.change_rules(changed.rules)
+        self._keep()
+
+    def _count_order(self, event_time: int) -> None:
+        """Remember when an order was made, by its kline's event time; of the last two minutes, since symbols differ."""
+        if self._parameters.limits.max_orders_per_minute is not None:
+            oldest = max([*self._order_times, event_time]) - 2 * MINUTE_MS
+            self._order_times = [time for time in (*self._order_times, event_time) if time > oldest]
 
     def _keep(self) -> None:
         ledger = self._ledger
@@ -161,5 +187,10 @@ class PortfolioActor(Actor):
             day=ledger.day,
             disk_low=self._disk_low,
             reservations=tuple(ledger.reservations.items()),
+            rules=tuple(ledger.rules.values()),
         )
         self.context.run_fenced(lambda: setattr(self._cell, "value", memory))
+
+
+def _reservation(intent: OrderIntent) -> Reservation:
+    return Reservation(intent.symbol, intent.side, intent.quantity, intent.quote_reserved, intent.limit_price)

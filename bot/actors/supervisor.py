@@ -21,6 +21,7 @@ from bot.domain.adjustment import Adjustment
 from bot.domain.care import Bystander, Liquidator
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
+from bot.domain.market import MarketView
 from bot.domain.order import OrderReport, Trade
 from bot.domain.risk import RiskLimits
 from bot.domain.sizing import SizingParameters
@@ -101,8 +102,14 @@ class AccountParts(msgspec.Struct, frozen=True):
     stream: AccountStream | None
 
 
+def no_market(symbol: str) -> None:
+    """Where no exchange is traded on, nothing is known of it."""
+
+
 class Parts(msgspec.Struct, frozen=True):
     """All that the actors are made of; `stream` and `history` are None where klines are injected.
+
+    `market` gives what is known of a symbol at the exchange that orders go to; by default there is none.
 
     `handler_deadline_ms`: how long one message may take before its actor counts as hung. `on_quarantine`: what becomes
     of the position of a quarantined trader: "limits" (stop loss and take profit act on), "sell" (at once) or "hold".
@@ -126,6 +133,7 @@ class Parts(msgspec.Struct, frozen=True):
     exchange_now_ms: Callable[[], int]
     memories: Memories
     handler_deadline_ms: int
+    market: Callable[[str], MarketView | None] = no_market
     on_quarantine: str = "limits"
     account: AccountParts | None = None
 
@@ -155,7 +163,14 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
 
     def portfolio(context: Context) -> PortfolioActor:
         return PortfolioActor(
-            context, parts.sizing, parts.rules, parts.journal, memories.portfolio, memories.traders, last_counted
+            context,
+            parts.sizing,
+            parts.rules,
+            parts.journal,
+            memories.portfolio,
+            memories.traders,
+            last_counted,
+            parts.market,
         )
 
     def account(at: AccountParts) -> Callable[[Context], AccountActor]:

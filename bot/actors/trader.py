@@ -396,6 +396,7 @@ class TraderActor(Actor):
             event_time=kline.event_time,
             reason=pending.signal.reason,
             quote_reserved=reserved.quote_reserved,
+            limit_price=reserved.limit_price,
         )
         outcome = self._gateway.submit(intent, self.context, passes_halt=pending.signal.is_flatten)
         self._change(pending=None)

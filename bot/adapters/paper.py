@@ -51,7 +51,7 @@ class PaperExchange:
         rules = self._rules.get(intent.symbol)
         if rules is None:
             raise OrderRejected(-1121, "Invalid symbol.")
-        broken = rules.broken_by(intent.quantity, intent.close)
+        broken = rules.broken_by(intent.quantity, intent.close, is_limit=intent.limit_price is not None)
         if broken is not None:
             raise OrderRejected(-1013, f"Filter failure: {broken}")
         with self._lock:

@@ -10,7 +10,8 @@ import msgspec
 
 from bot.config import ConfigError, Settings
 from bot.domain.decision import Run
-from bot.domain.filters import FilterError, SymbolRules, default_rules, rules_from_exchange_info
+from bot.domain.exchange_info import FilterError, rules_from_exchange_info
+from bot.domain.filters import SymbolRules, default_rules
 from bot.domain.risk import RiskLimits
 from bot.domain.scalping import Scalping
 from bot.domain.sizing import SizingParameters
@@ -37,7 +38,11 @@ def sizing_parameters(settings: Settings) -> SizingParameters:
             take_profit=settings.take_profit,
             cooldown_ms=settings.cooldown * 1000,
             max_daily_loss=settings.max_daily_loss,
+            max_price_deviation=settings.max_price_deviation or None,
+            max_quote_age_ms=settings.max_quote_age * 1000,
+            max_orders_per_minute=settings.max_orders_per_minute,
         ),
+        max_slippage_bps=settings.max_slippage_bps,
     )
 
 

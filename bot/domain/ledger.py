@@ -17,12 +17,16 @@ from bot.domain.risk import DAY_MS
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """Money set aside for one order until its fate is known; `quantity` is what the order asks for (base asset)."""
+    """Money set aside for one order until its fate is known; `quantity` is what the order asks for (base asset).
+
+    `limit_price` is None for a market order.
+    """
 
     symbol: str
     side: Side
     quantity: Decimal
     quote: Decimal
+    limit_price: Decimal | None = None
 
 
 class TradingDay(msgspec.Struct, frozen=True):

@@ -34,6 +34,15 @@ def floor_to_step(quantity: Decimal, step_size: Decimal) -> Decimal:
     return multiply(EXACT.divide_int(quantity, step_size), step_size)
 
 
+def ceil_to_step(amount: Decimal, step_size: Decimal) -> Decimal:
+    """Return the smallest multiple of `step_size` that is not below `amount`, which is not negative.
+
+    Raises ValueError if `step_size` is not positive.
+    """
+    floor = floor_to_step(amount, step_size)
+    return floor if floor == amount else add(floor, step_size)
+
+
 def floor_quotient_to_step(amount: Decimal, price: Decimal, step_size: Decimal) -> Decimal:
     """Return the largest multiple of `step_size` (base asset) that costs at most `amount` (quote asset) at `price`.
 

@@ -11,15 +11,23 @@ from bot.domain.position import Position
 from bot.domain.strategy import Signal
 
 DAY_MS = 86_400_000
+MINUTE_MS = 60_000
 
 
 class RiskLimits(msgspec.Struct, frozen=True):
-    """All off by default. Fractions but for `cooldown_ms`, which is in ms of event_time."""
+    """All off by default. Fractions but for `cooldown_ms`, which is in ms of event_time.
+
+    The last three act only where an exchange is traded on: how far a close may be from the middle of the book (a
+    fraction of that), how old the book's price may be, and how many orders may be made in a minute of event_time.
+    """
 
     stop_loss: Decimal | None = None
     take_profit: Decimal | None = None
     cooldown_ms: int = 0
     max_daily_loss: Decimal | None = None
+    max_price_deviation: Decimal | None = None
+    max_quote_age_ms: int = 15_000
+    max_orders_per_minute: int | None = None
 
 
 def exit_signal(limits: RiskLimits, position: Position, kline: Kline) -> Signal | None:

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from bot.domain.filters import SymbolRules
+from bot.domain.filters import Refusal, SymbolRules
 from bot.domain.kline import Kline, is_newer
 from bot.domain.ledger import Ledger
 from bot.domain.order import OrderIntent, Side, Trade, trade_of
 from bot.domain.order_id import client_order_id
 from bot.domain.risk import exit_signal
-from bot.domain.sizing import Refusal, SizingParameters, paper_fill, size_order
+from bot.domain.sizing import SizingParameters, paper_fill, size_order
 from bot.domain.strategy import Signal, Strategy
 from bot.research.files import Series, merged
 from bot.research.report import EquityPoint, RunReport, SymbolOutcome

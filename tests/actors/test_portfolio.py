@@ -24,7 +24,7 @@ class Bench:
     def __init__(self, journal, sizing=None, cash="10000"):
         self.journal = journal
         self.sizing = sizing or SizingParameters(fraction=Decimal("0.6"))
-        self.stored = {}
+        self.stored, self.market = {}, {}
         self.epoch = 0
         journal.set_note(START_CASH_NOTE, cash)
         self.new_process()
@@ -38,7 +38,7 @@ class Bench:
         self.epoch += 1
         self.context = RecordingContext(addresses.PORTFOLIO, ManualClock(NOON), self.epoch)
         rules = {symbol: rules_of(symbol) for symbol in SYMBOLS}
-        args = (rules, self.journal, self.cell, self.traders, self.stored.get)
+        args = (rules, self.journal, self.cell, self.traders, self.stored.get, self.market.get)
         self.actor = PortfolioActor(self.context, self.sizing, *args)
         self.actor.started()
 
@@ -252,7 +252,8 @@ def test_the_cooldown_goes_on_over_a_restart(journal):
 
 def test_a_journal_without_a_starting_cash_is_refused(journal):
     context = RecordingContext(addresses.PORTFOLIO)
-    actor = PortfolioActor(context, SizingParameters(), {}, journal, Cell(PortfolioMemory()), {}, lambda symbol: None)
+    nothing = {}.get
+    actor = PortfolioActor(context, SizingParameters(), {}, journal, Cell(PortfolioMemory()), {}, nothing, nothing)
     with pytest.raises(ValueError, match="starting cash"):
         actor.started()
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bot.domain.filters import FilterError, default_rules, rules_from_exchange_info
+from bot.domain.exchange_info import FilterError, rules_from_exchange_info
+from bot.domain.filters import default_rules
 from tests.support.builders import a_filter, exchange_info, rules_by_info, rules_of, symbol_info
 
 

@@ -11,7 +11,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from bot.domain.adjustment import Adjustment
-from bot.domain.filters import rules_from_exchange_info
+from bot.domain.exchange_info import rules_from_exchange_info
+from bot.domain.filters import Refusal
 from bot.domain.kline import is_newer
 from bot.domain.ledger import Ledger, Reservation
 from bot.domain.money import add, multiply
@@ -19,7 +20,7 @@ from bot.domain.order import OrderIntent, Side, trade_of
 from bot.domain.order_id import client_order_id
 from bot.domain.risk import RiskLimits, exit_signal
 from bot.domain.scalping import Scalping
-from bot.domain.sizing import Refusal, SizingParameters, paper_fill, size_order
+from bot.domain.sizing import SizingParameters, paper_fill, size_order
 from bot.domain.strategy import Signal
 from tests.support.builders import (
     MINUTE_MS,

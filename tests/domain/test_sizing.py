@@ -4,10 +4,11 @@ from decimal import Decimal
 
 import pytest
 
+from bot.domain.filters import Refusal
 from bot.domain.ledger import Reservation
 from bot.domain.order import Side
 from bot.domain.risk import DAY_MS, RiskLimits
-from bot.domain.sizing import Refusal, Sized, SizingParameters, paper_fill, size_order
+from bot.domain.sizing import Sized, SizingParameters, paper_fill, size_order
 from bot.domain.strategy import Signal
 from tests.support.builders import NOON, a_fill, a_ledger, rules_by_info, rules_of
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from bot.domain.filters import default_rules, rules_from_exchange_info
+from bot.domain.exchange_info import rules_from_exchange_info
+from bot.domain.filters import SymbolRules, default_rules
 from bot.domain.risk import RiskLimits
 from bot.domain.scalping import Scalping
 from bot.domain.sizing import SizingParameters
@@ -273,4 +274,6 @@ def test_by_hand_an_exit_from_an_average_that_does_not_end(close, sold):
 def test_the_offline_rules_are_the_infos():
     """So that what is compared above under INFO holds for the defaults too."""
     rules = rules_from_exchange_info(INFO, SYMBOLS)
-    assert {symbol: default_rules(symbol) for symbol in SYMBOLS} == rules
+    legality = SymbolRules.__struct_fields__[: SymbolRules.__struct_fields__.index("lot_size")]
+    for symbol, read in rules.items():
+        assert [getattr(read, f) for f in legality] == [getattr(default_rules(symbol), f) for f in legality]

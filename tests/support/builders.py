@@ -4,7 +4,8 @@ from decimal import Decimal
 
 from bot.domain.adjustment import Adjustment
 from bot.domain.decision import Decision
-from bot.domain.filters import SymbolRules, rules_from_exchange_info
+from bot.domain.exchange_info import rules_from_exchange_info
+from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.ledger import Ledger
 from bot.domain.order import Fill, OrderIntent, Side

@@ -14,7 +14,8 @@ from bot.adapters.binance.client import RestClient
 from bot.adapters.binance.errors import BAD_SYMBOL, ILLEGAL_CHARACTERS, CallFailed, Reaction
 from bot.adapters.binance.replies import AveragePriceReply, BookTickerReply, KlineRow, kline_of_row
 from bot.domain.account import BookPrice
-from bot.domain.filters import FilterError, SymbolRules, rules_from_exchange_info
+from bot.domain.exchange_info import FilterError, rules_from_exchange_info
+from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.ports import ConfigurationRefused, ExchangeUnavailable
 from bot.supervision import Clock
