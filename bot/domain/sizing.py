@@ -105,8 +105,10 @@ def limit_price(
     share = multiply(max_slippage_bps, BASIS_POINT)
     bounds = [percent.bounds(PlannedOrder(side, ZERO, close), market) for percent in rules.percent_prices]
     if side is Side.BUY:
-        highest = [high for _, high in bounds] + [m for m in (rules.price_filter.max_price,) if m]
-        return floor_to_step(min(multiply(close, add(ONE, share)), *highest), tick)
+        highest = [multiply(close, add(ONE, share)), *(high for _, high in bounds)]
+        if rules.price_filter.max_price:
+            highest.append(rules.price_filter.max_price)
+        return floor_to_step(min(highest), tick)
     lowest = [low for low, _ in bounds]
     return ceil_to_step(max(multiply(close, subtract(ONE, share)), rules.price_filter.min_price, *lowest), tick)
 

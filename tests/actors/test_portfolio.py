@@ -8,6 +8,7 @@ import pytest
 from bot.actors import addresses
 from bot.actors.cells import Cell, PortfolioMemory, TraderMemory
 from bot.actors.portfolio import DAY_NOTE, START_CASH_NOTE, PortfolioActor
+from bot.domain.market import MarketView
 from bot.domain.order import OrderReport, OrderStatus, Side
 from bot.domain.risk import DAY_MS, RiskLimits
 from bot.domain.sizing import SizingParameters
@@ -294,3 +295,75 @@ def test_a_fenced_incarnation_gives_no_money(bench):
     with pytest.raises(Exception, match="is over"):
         bench.take(a_proposal())
     assert bench.wallet.free_cash == Decimal(10_000)
+
+
+# An exchange
+
+
+MIDDLE = {"bid": Decimal(99), "ask": Decimal(101), "average_price": Decimal(100), "as_of_ms": NOON}
+
+
+def an_exchange_bench(journal, *, bps=None, **limits):
+    sizing = SizingParameters(limits=RiskLimits(**limits), max_slippage_bps=None if bps is None else Decimal(bps))
+    bench = Bench(journal, sizing)
+    bench.market["BTCUSDT"] = MarketView(**MIDDLE)
+    return bench
+
+
+def test_a_limit_price_goes_with_the_money_and_outlives_the_actor_and_the_process(journal):
+    bench = an_exchange_bench(journal, bps=100)
+    bench.take(a_proposal())
+    (first,) = bench.told(BTC)
+    assert first == Reserved("bh-1", Decimal(10), Decimal(1010), Decimal(101))
+    bench.restart()
+    bench.take(a_proposal())
+    assert bench.told(BTC) == [first]
+    intent = msgspec.structs.replace(an_intent(quantity="10"), quote_reserved=Decimal(1010), limit_price=Decimal(101))
+    journal.record(intent)
+    bench.new_process()
+    assert bench.wallet.free_cash == Decimal(8990)
+    bench.take(a_proposal())
+    assert bench.told(BTC) == [first]
+
+
+def test_a_book_that_is_too_old_by_the_bots_clock_stops_entries(journal):
+    bench = an_exchange_bench(journal, max_price_deviation=Decimal("0.05"))
+    bench.context.clock.advance(15_000)
+    bench.take(a_proposal("bh-1"))
+    bench.context.clock.advance(1)
+    bench.take(a_proposal("bh-2"))
+    sent, refused = bench.told(BTC)
+    assert (type(sent), refused.name) == (Reserved, "PRICE")
+
+
+@pytest.mark.parametrize("again", ["", "restart", "new_process"])
+def test_orders_of_a_minute_of_event_time_are_counted_over_restarts(journal, again):
+    bench = an_exchange_bench(journal, max_orders_per_minute=2)
+    for n, order_id in enumerate(("bh-1", "bh-2")):
+        kline = a_kline(open_time=NOON + n * 1_000 - 59_999)
+        journal.record(an_intent(client_order_id=order_id, kline=kline, quantity="1"))
+        bench.take(a_proposal(order_id, event_time=kline.event_time))
+    if again:
+        getattr(bench, again)()
+    bench.told(BTC)
+    for n, time in enumerate((NOON + 1_001, NOON + 59_999, NOON + 60_000, NOON + 60_001)):
+        bench.take(a_proposal(f"bh-{n + 3}", event_time=time, close="100"))
+    assert [getattr(m, "name", "sent") for m in bench.told(BTC)] == ["ORDER_RATE", "ORDER_RATE", "sent", "ORDER_RATE"]
+
+
+def test_new_rules_outlive_the_actor(bench):
+    bench.take(RulesChanged((rules_of("BTCUSDT", step="7"),)))
+    bench.restart()
+    bench.take(a_proposal())
+    assert bench.told(BTC)[0].quantity == Decimal(56)
+
+
+def test_a_market_that_closes_while_the_bot_runs_stops_its_symbol_alone(bench):
+    bench.market = dict.fromkeys(SYMBOLS, MarketView())
+    bench.restart()
+    closed = msgspec.structs.replace(rules_of("BTCUSDT"), status="HALT")
+    bench.take(RulesChanged((closed,)), a_proposal("bh-1"), a_proposal("bh-2", "ETHUSDT"))
+    assert bench.told(BTC)[0].name == "MARKET_CLOSED"
+    assert isinstance(bench.told(ETH)[0], Reserved)
+    bench.take(RulesChanged((rules_of("BTCUSDT"),)), a_proposal("bh-3"))
+    assert isinstance(bench.told(BTC)[0], Reserved)

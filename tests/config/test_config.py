@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bot.app.trading import sizing_parameters
 from bot.config import ConfigError, Mode, load_settings
 
 
@@ -15,6 +16,19 @@ def test_defaults_are_the_contracts() -> None:
     assert settings.buy_drop == settings.sell_rise == Decimal("0.01")
     assert (settings.fraction, settings.fee, settings.cash) == (Decimal("0.1"), Decimal("0.001"), Decimal(10000))
     assert (settings.max_gap, settings.max_age) == (2, 10)
+
+
+def test_by_default_orders_are_market_orders_near_a_young_book(tmp_path: Path) -> None:
+    sizing = sizing_parameters(load_settings(environment={}))
+    assert sizing.max_slippage_bps is None
+    limits = sizing.limits
+    assert (limits.max_price_deviation, limits.max_quote_age_ms) == (Decimal("0.05"), 15_000)
+    assert limits.max_orders_per_minute is None
+    file = tmp_path / "bot.toml"
+    file.write_text("max_slippage_bps = 12.5\nmax_price_deviation = 0\nmax_orders_per_minute = 4\n")
+    sizing = sizing_parameters(load_settings({}, file, {}))
+    assert (sizing.max_slippage_bps, sizing.limits.max_orders_per_minute) == (Decimal("12.5"), 4)
+    assert sizing.limits.max_price_deviation is None, "0 switches it off"
 
 
 def test_file_then_environment_then_flags(tmp_path: Path) -> None:
@@ -47,6 +61,11 @@ def test_a_decimal_of_a_file_keeps_every_digit(tmp_path: Path) -> None:
         ({"fee": "-0.1"}, "fee"),
         ({"cash": "0"}, "cash"),
         ({"max_exposure": "0"}, "max_exposure"),
+        ({"max_slippage_bps": "0"}, "max_slippage_bps"),
+        ({"max_slippage_bps": "10000"}, "max_slippage_bps"),
+        ({"max_price_deviation": "-0.1"}, "max_price_deviation"),
+        ({"max_quote_age": "0"}, "max_quote_age"),
+        ({"max_orders_per_minute": "0"}, "max_orders_per_minute"),
         ({"symbols": "btcusdt"}, "symbols"),
         ({"symbols": ""}, "symbols"),
         ({"symbols": "BTCUSDT,BTCUSDT"}, "symbols"),
