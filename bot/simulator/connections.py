@@ -5,8 +5,10 @@ Source: Binance, connection rules of WebSocket streams and of the WebSocket API.
 
 import asyncio
 import contextlib
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from aiohttp import WSMessage, WSMsgType, web
 
@@ -59,6 +61,10 @@ class Connection:
         if self._request.transport is not None:
             self._request.transport.abort()
 
+    def wrapped(self, event: dict[str, Any]) -> str:
+        """Return an event that concerns the connection itself, as this kind of connection writes it."""
+        raise NotImplementedError
+
     async def serve(self, on_message: Callable[[WSMessage], None]) -> None:
         """Hand each message to `on_message` and send what waits, until the connection ends."""
         writer = asyncio.create_task(self._write())
@@ -92,6 +98,7 @@ class Connection:
 def new_socket(request: web.BaseRequest) -> web.WebSocketResponse | None:
     """Return a socket ready to be prepared; None if the request is no websocket handshake."""
     socket = web.WebSocketResponse(autoping=False, compress=False, timeout=0.5, max_msg_size=LONGEST_MESSAGE)
+    socket.headers["x-mbx-uuid"] = secrets.token_hex(16)
     return socket if socket.can_prepare(request).ok else None
 
 
@@ -121,12 +128,25 @@ class Connections:
     def discard(self, connection: Connection) -> None:
         self._open.discard(connection)
 
+    def fault_added(self) -> None:
+        """Announce a shutdown that waits, if somebody is there: all are told, and closed after the fault's time."""
+        fault = self._exchange.faults.take("server_shutdown") if self._open else None
+        if fault is None:
+            return
+        now = self._exchange.now_ms()
+        told = list(self._open)
+        for connection in told:
+            event = {"e": "serverShutdown", "E": now * 1000 if connection.is_micro else now}
+            connection.send(TEXT, connection.wrapped(event))
+        asyncio.get_running_loop().call_later(fault.ms / 1000, close, told)
+
     async def keep_alive(self) -> None:
         """Ping every connection in time; drop those that do not answer, and those that are a day old."""
         profile = self._exchange.profile
         pause = min(1000, profile.ping_every_ms / 4, profile.connection_life_ms / 4) / 1000
         while True:
             await asyncio.sleep(pause)
+            self.fault_added()
             now = asyncio.get_running_loop().time()
             for connection in self:
                 if now - connection.opened >= profile.connection_life_ms / 1000:
@@ -140,8 +160,12 @@ class Connections:
                     connection.send(PING, connection.ping_payload)
 
     def close_all(self) -> None:
-        for connection in self:
-            connection.send(CLOSE, f"{GOING_AWAY} shutdown")
+        close(self)
+
+
+def close(connections: Iterable[Connection]) -> None:
+    for connection in connections:
+        connection.send(CLOSE, f"{GOING_AWAY} shutdown")
 
 
 def answer_control_frame(connection: Connection, message: WSMessage) -> bool:

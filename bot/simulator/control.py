@@ -20,6 +20,8 @@ Where the contract leaves it open:
 * `ws_duplicate` and `ws_late` count updates of one stream; late is the update before, sent again after the newer one.
 * `clock_skew` counts requests that read the clock (signed ones, time, exchangeInfo); without a `count` it stays until
   another replaces it, 0 ms ends it. Everything but the clock that a request sees goes by the true time.
+* `server_shutdown` tells all websocket connections, each in its own form, and closes them `ms` later (0 if it is not
+  given); it waits until there is one.
 * `ws_*` are for market streams, `user_*` for the connections that carry user data: those of the WebSocket API that are
   subscribed, and those that listen by a listenKey.
 * `user_cut`, `user_silent` and `user_frame` are to user data connections what `ws_cut`, `ws_silent` and `ws_frame` are
@@ -43,6 +45,7 @@ from typing import Any
 import msgspec
 
 from bot.simulator.amounts import decimals
+from bot.simulator.connections import Connections
 from bot.simulator.errors import ApiError
 from bot.simulator.exchange import Exchange
 from bot.simulator.faults import ControlError, amount, read_fault
@@ -57,8 +60,9 @@ PRICE_DECIMALS = 8
 class Control:
     """Answers the paths /sim/...; they count no weight."""
 
-    def __init__(self, exchange: Exchange, hub: StreamHub, user_stream: UserStream) -> None:
+    def __init__(self, exchange: Exchange, connections: Connections, hub: StreamHub, user_stream: UserStream) -> None:
         self._exchange = exchange
+        self._connections = connections
         self._hub = hub
         self._user_stream = user_stream
 
@@ -125,6 +129,7 @@ class Control:
 
     def _fault(self, body: bytes) -> dict[str, Any]:
         self._exchange.faults.add(read_fault(_object(body)))
+        self._connections.fault_added()
         self._hub.fault_added()
         self._user_stream.fault_added()
         return {}

@@ -132,6 +132,7 @@ KINDS: Mapping[str, tuple[Mapping[str, Reader], Mapping[str, Reader]]] = {
     "partial_fill": ({"fraction": _fraction}, {}),
     "ws_duplicate": ({}, {}),
     "ws_late": ({}, {}),
+    "server_shutdown": ({}, {"ms": _duration}),
     "ws_api_lost_no_reply": ({}, {}),
     "ws_api_executed_no_reply": ({}, {}),
     "user_cut": ({}, {}),

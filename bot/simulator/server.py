@@ -95,7 +95,7 @@ class SimulatedExchange:
         connections = Connections(exchange)
         hub, ws_api = StreamHub(exchange, connections), WsApiHub(exchange, connections)
         user_stream = UserStream(exchange, (hub.user_receivers, ws_api.user_receivers))
-        door = Door(exchange, hub, ws_api, Control(exchange, hub, user_stream))
+        door = Door(exchange, hub, ws_api, Control(exchange, connections, hub, user_stream))
         server = web.Server(door.handle, access_log=None)
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0.2)
         await runner.setup()

@@ -86,6 +86,9 @@ class StreamConnection(Connection):
         self.is_combined = is_combined
         self.received: deque[float] = deque(maxlen=64)
 
+    def wrapped(self, event: Event) -> str:
+        return _compact({"stream": f"!{event['e']}", "data": event} if self.is_combined else event)
+
 
 class StreamHub:
     """The websocket connections of market streams. Its methods belong to the exchange's loop."""

@@ -5,6 +5,7 @@ Source: Binance, WebSocket API. Texts of malformed requests, and that an HMAC ke
 
 import json
 import re
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,6 +118,12 @@ class WsApi:
             call = _read(text)
         except ApiError as error:
             return self._refused(session, None, error, session.returns_limits)
+        try:
+            return self._respond(session, call)
+        except sqlite3.Error:  # a full disk; what was asked may or may not be in the books
+            return self._refused(session, call, ApiError(-1000, TEXTS[-1000]), session.returns_limits)
+
+    def _respond(self, session: Session, call: _Call) -> Answer:
         faults = self._exchange.faults
         if self._is_offered(call.method):
             self._exchange.requests[call.method] += 1
@@ -283,6 +290,8 @@ def _read(text: str) -> _Call:
     """Return the request that a frame holds. Raises ApiError -1135, -1101 for a name that stands in it twice."""
     try:
         message = json.loads(text, parse_float=_Number, parse_constant=_refuse_constant, object_pairs_hook=_pairs)
+        if "\\u" in text:
+            json.dumps(message, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError):
         raise ApiError(-1135, "Invalid JSON Request") from None
     if not isinstance(message, dict):

@@ -23,6 +23,13 @@ from bot.simulator.user_stream import Receiver
 from bot.simulator.ws_api import Answer, Session, WsApi, encoded
 
 
+class WsApiConnection(Connection):
+    """A client of the WebSocket API."""
+
+    def wrapped(self, event: Event) -> str:
+        return encoded({"event": event})
+
+
 class WsApiHub:
     """The websocket connections of the WebSocket API. Its methods belong to the exchange's loop."""
 
@@ -39,7 +46,7 @@ class WsApiHub:
             return no_handshake()
         exchange = self._exchange
         await socket.prepare(request)
-        connection = Connection(socket, request, in_microseconds(exchange, request))
+        connection = WsApiConnection(socket, request, in_microseconds(exchange, request))
         session = Session(
             connection.address,
             exchange.now_ms(),

@@ -278,6 +278,23 @@ def test_pings_pongs_and_the_last_day() -> None:
         assert (opcode, data[2:]) == (websocket.ABNF.OPCODE_CLOSE, b"24 hours")
 
 
+def test_a_shutdown_is_announced_to_each_in_its_form_and_then_it_ends(wide: LiveClient) -> None:
+    raw, combined, api = wide.socket("/ws"), wide.socket("/stream"), wide.ws_api("?timeUnit=MICROSECOND")
+    began = time.monotonic()
+    wide.control("fault", kind="server_shutdown", ms=200)
+    bare = raw.read()
+    assert bare == {"e": "serverShutdown", "E": bare["E"]}
+    assert combined.read() == {"stream": "!serverShutdown", "data": bare}
+    assert api.read() == {"event": {"e": "serverShutdown", "E": bare["E"] * 1000}}
+    for socket in (raw, combined, api):
+        opcode, data = socket.raw.recv_data(control_frame=True)
+        assert (opcode, int.from_bytes(data[:2])) == (websocket.ABNF.OPCODE_CLOSE, 1001)
+    assert time.monotonic() - began >= 0.2
+    again = wide.ws_api()
+    assert again.request("ping")["status"] == 200
+    again.close()
+
+
 def test_a_banned_address_is_disconnected() -> None:
     with running(quick(weight_per_minute=10, strikes_before_ban=1), symbols=("BTCUSDT",)) as client:
         socket, other = client.ws_api(), client.ws_api()

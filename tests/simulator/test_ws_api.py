@@ -4,9 +4,12 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bot.simulator.faults import Fault
 from bot.simulator.signing import signature, sorted_payload
+from bot.simulator.ws_api import METHODS, SIGNED_SESSION_METHODS
 from tests.simulator.support import NOW, ORDER, Desk, quick, ws_signed
 
 WEIGHT = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 6000}
@@ -14,6 +17,7 @@ ORDERS = [
     {"rateLimitType": "ORDERS", "interval": "SECOND", "intervalNum": 10, "limit": 100},
     {"rateLimitType": "ORDERS", "interval": "DAY", "intervalNum": 1, "limit": 200_000},
 ]
+FUZZED = Desk(quick(weight_per_minute=10**9, raw_per_5_minutes=10**9))
 MARKET_BUY = {"symbol": "BTCUSDT", "side": "BUY", "type": "MARKET", "quantity": "0.001"}
 RESTING = {"symbol": "BTCUSDT", "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "0.001"}
 
@@ -283,3 +287,45 @@ def test_documented_errors_on_order(desk: Desk) -> None:
     assert refusal(desk.ws_signed("order.place", **MARKET_BUY, newClientOrderId="done"))[:2] == (504, -1006)
     found = desk.ws_signed("order.status", symbol="BTCUSDT", origClientOrderId="done")["result"]
     assert found["status"] == "FILLED"
+
+
+words = st.sampled_from(
+    [
+        "order.place",
+        "klines",
+        "symbol",
+        "BTCUSDT",
+        "1m",
+        "timestamp",
+        "apiKey",
+        "signature",
+        "\ud800",
+        "",
+        "x" * 64,
+        "1e-05",
+    ]
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words | st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+requests = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.integers() | values,
+        "method": st.sampled_from([*METHODS, *SIGNED_SESSION_METHODS, "session.status"]) | values,
+        "params": st.dictionaries(st.sampled_from(["symbol", "interval", "limit"]) | words, values) | values,
+    },
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(requests.map(json.dumps) | values.map(json.dumps) | st.text())
+def test_any_frame_is_answered(text: str) -> None:
+    """Whatever is sent, one frame of the envelope's form comes back, and nothing is bought."""
+    answer = FUZZED.ws_text(text)
+    frame = json.loads(answer.frames[0])
+    assert {"id", "status"} <= set(frame)
+    assert ("error" in frame) == (frame["status"] != 200)
+    assert not FUZZED.events
