@@ -50,9 +50,10 @@ class TraderMemory(msgspec.Struct, frozen=True):
     and `waiting` are set while an order is under way. `doubts` are the orders of unknown fate, and those whose end may
     not have been told yet. `is_warm` says that the store was asked for what came before; only the process's first
     incarnation does. `in_care` says that a stand-in took the last message, which keeps no strategy's state. `gaps`,
-    `stale` and `dropped` count messages, the same one told again among the last. `flatten_attempts` is above 0 while
-    all is to be sold. `recalled` is the order that decided the last kline, while that is all that is left of it: it is
-    decided, but not stored yet.
+    `stale` and `dropped` count messages, the same one told again among the last. While `is_flattening` all is to be
+    sold: `flatten_order` is the order under way or the last one for that, `flatten_failures` how many in a row sold
+    nothing, `flattened` how often that was done with. `recalled` is the order that decided the last kline, while that
+    is all that is left of it: it is decided, but not stored yet.
 
     `decisions` counts the decided messages by name: with `pending` and `waiting` it adds up to all that came, whatever
     died meanwhile. `untold` is what the bridge may not have been told yet of messages that are done.
@@ -65,7 +66,10 @@ class TraderMemory(msgspec.Struct, frozen=True):
     position: Position = Position()
     pending: Pending | None = None
     waiting: tuple[Kline, ...] = ()
-    flatten_attempts: int = 0
+    is_flattening: bool = False
+    flatten_order: str = ""
+    flatten_failures: int = 0
+    flattened: int = 0
     recalled: OrderIntent | None = None
     doubts: tuple[OrderIntent, ...] = ()
     is_warm: bool = False

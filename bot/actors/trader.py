@@ -162,7 +162,7 @@ class TraderActor(Actor):
             self._change(untold=())
 
     def _is_to_sell_all(self) -> bool:
-        return self._memory.flatten_attempts > 0 and not self._doubts
+        return self._memory.is_flattening and not self._doubts
 
     def _save(self) -> None:
         self._change(doubts=tuple(self._doubts.values()), in_care=self._settings.in_care)
@@ -406,8 +406,6 @@ class TraderActor(Actor):
         else:
             self._conclude(pending.kline, pending.decision)
         self._end(outcome)
-        if pending.signal.is_flatten and isinstance(outcome, Settled) and outcome.fills:
-            self._change(flatten_attempts=FLATTEN_ATTEMPTS)
 
     def _on_skipped(self, skipped: Skipped) -> None:
         pending = self._memory.pending
@@ -415,7 +413,7 @@ class TraderActor(Actor):
             self._change(pending=None)
             self._refuse(pending, skipped.name, skipped.detail)
             if pending.signal.is_flatten:
-                self._change(flatten_attempts=0)
+                self._end_flatten("info", skipped.detail)
 
     def _on_timeout(self, timeout: ProposalTimeout) -> None:
         pending = self._memory.pending
@@ -451,21 +449,29 @@ class TraderActor(Actor):
                 self.context.set_state("running")
 
     def _on_flatten(self, _: Flatten) -> None:
-        self._change(flatten_attempts=FLATTEN_ATTEMPTS)
+        self._change(is_flattening=True, flatten_failures=0)
 
     def _sell_all(self) -> None:
-        """Sell what is held, in as many orders as it takes; called while one is wished for and none is under way."""
+        """Sell what is held, in as many orders as it takes; called while that is wished for and none is under way."""
         memory, settings = self._memory, self._settings
-        if memory.position.quantity <= 0 or memory.last is None:
-            self._change(flatten_attempts=0)
+        if memory.flatten_failures >= FLATTEN_ATTEMPTS:
+            self._end_flatten("error", f"{FLATTEN_ATTEMPTS} orders in a row sold nothing")
             return
-        self._change(flatten_attempts=memory.flatten_attempts - 1)
+        if memory.position.quantity <= 0 or memory.last is None:
+            self._end_flatten("info", "nothing is held")
+            return
         note = f"{ATTEMPT_NOTE}{settings.symbol}"
         attempt = int(self._journal.get_note(note) or 0) + 1
         self._journal.set_note(note, str(attempt))
         order_id = attempt_order_id(settings.bot_id, settings.mode, settings.symbol, attempt)
         signal = Signal(Side.SELL, "flatten: all is sold by command", sell_all=True, is_flatten=True)
+        self._change(flatten_order=order_id)
         self._propose(Pending(memory.last, signal, order_id))
+
+    def _end_flatten(self, level: str, why: str) -> None:
+        memory = self._memory
+        self._change(is_flattening=False, flattened=memory.flattened + 1)
+        self._notice(level, f"selling all ended, {plain(memory.position.quantity)} left: {why}")
 
     def _on_adjustment(self, adjustment: Adjustment) -> None:
         if adjustment.adjustment_id not in self._adjusted and adjustment.symbol == self._settings.symbol:
@@ -481,14 +487,8 @@ class TraderActor(Actor):
             return
         intent = outcome.intent
         self._doubts[intent.client_order_id] = intent
-        self.context.tell(
-            addresses.MONITOR,
-            Notice(
-                str(self.context.address),
-                "warning",
-                f"fate of {intent.side} {intent.client_order_id} unknown, asking the exchange: {outcome.detail}",
-                self.context.clock.now_ms(),
-            ),
+        self._notice(
+            "warning", f"fate of {intent.side} {intent.client_order_id} unknown, asking the exchange: {outcome.detail}"
         )
         self._ask_later()
 
@@ -501,6 +501,8 @@ class TraderActor(Actor):
                 self._booked.add(key)
                 position = position.after(fill, self._rules)
         self._change(position=position)
+        if intent.client_order_id == self._memory.flatten_order:
+            self._change(flatten_failures=0 if settled.fills else self._memory.flatten_failures + 1)
         ended = OrderEnded(
             intent.client_order_id,
             intent.symbol,
@@ -529,6 +531,10 @@ class TraderActor(Actor):
             self.context.tell(
                 addresses.PORTFOLIO, OrderEnded(order_id, symbol, OrderStatus.NOT_PLACED.value, (), event_time=0)
             )
+
+    def _notice(self, level: str, text: str) -> None:
+        notice = Notice(str(self.context.address), level, text, self.context.clock.now_ms())
+        self.context.tell(addresses.MONITOR, notice)
 
     def _skip_in_doubt(self, pending: Pending) -> None:
         kline, side = pending.kline, pending.signal.side

@@ -41,7 +41,7 @@ from bot.domain.kline import INTERVALS_MS
 from bot.domain.money import add, plain
 from bot.domain.order_id import order_prefix
 from bot.gateway import OrderGateway
-from bot.messages import Notice
+from bot.messages import Flatten, Notice
 from bot.ports import Exchange, ExchangeError, ExchangeUnavailable, StoreError
 from bot.simulator import SimulatedExchange, SimulatorConfig
 from bot.supervision import ActorSystem, Address, KillRefused, NotRunning, SystemClock
@@ -109,6 +109,7 @@ class BotSystem:
         self._stopping = threading.Event()
         self._cancelled = self._stopping
         self._idle: tuple[SymbolView, ...] = ()
+        self._flattened: dict[str, int] = {}
         self._watchdog = Watchdog(self.trouble)
         self._system = ActorSystem(self._clock, lanes=LANES, on_event=self._on_event, on_escalate=self._on_escalate)
 
@@ -212,6 +213,8 @@ class BotSystem:
         if settings.mode is Mode.LIVE:
             self._say_what_may_be_spent(urls, identity, quote_asset, rules)
         self._system.start(child_specs(parts))
+        if directory.is_flattening():
+            self._tell_flatten()
         self._control = ControlServer(directory.control_socket, self._on_request)
         self._control.start()
         self._watchdog.ready()
@@ -243,6 +246,22 @@ class BotSystem:
             self._idle,
             self.directory.halted(),
         )
+
+    def flatten(self) -> None:
+        """Let no order leave but those that sell all that the bot holds; over restarts too."""
+        self.directory.halt("while all is sold", flatten=True)
+        self._tell_flatten()
+
+    def _tell_flatten(self) -> None:
+        self._flattened = {symbol: cell.value.flattened for symbol, cell in self.memories.traders.items()}
+        for symbol in self.memories.traders:
+            self._system.tell(addresses.trader(symbol), Flatten())
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the selling of all, if that was wished for, is done with."""
+        traders = self.memories.traders
+        return all(traders[symbol].value.flattened > before for symbol, before in self._flattened.items())
 
     def trouble(self) -> str | None:
         """Return in one line what is wrong with the running bot, None if it is well."""
@@ -365,6 +384,9 @@ class BotSystem:
                 history.now_ms()
                 if account is not None:
                     self._journal.set_note(BALANCES_NOTE, encode_balances(account.balances()))
+            if self._flattened and self.is_flat:
+                self._flattened = {}
+                self.directory.flat()
             if self._stopping.wait(NEWS_EVERY_S):
                 return
 
@@ -374,8 +396,12 @@ class BotSystem:
             return {**self.snapshot().as_json(), "trouble": self.trouble(), "dead_letters": self._letters()}
         if command == "dead-letters":
             return self._on_dead_letters(str(request["action"]), request.get("number"))
+        if command == "flatten":
+            self.flatten()
+            held = [view.symbol for view in self.snapshot().symbols if view.position.quantity > 0]
+            return {"done": f"selling all of {', '.join(held)}" if held else "nothing is held"}
         if command not in ("kill", "release"):
-            raise ControlError(f"unknown command {command!r}; known are status, dead-letters, kill, release")
+            raise ControlError(f"unknown command {command!r}; known are status, dead-letters, flatten, kill, release")
         name = str(request["name"])
         address = Address.parse(name)
         if command == "kill":

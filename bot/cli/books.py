@@ -21,7 +21,7 @@ from bot.app.data_directory import DataDirectory, DataDirectoryError
 from bot.app.snapshot import stored_snapshot
 from bot.cli.invocation import typed
 from bot.cli.tables import dead_letters_table, klines_table, status_table, trades_table, wallet_table
-from bot.config import load_settings
+from bot.config import Mode, load_settings
 from bot.domain.kline import Kline, kline_key
 from bot.domain.money import plain
 from bot.research.report import trade_json
@@ -113,7 +113,7 @@ def dead_letters(arguments: argparse.Namespace) -> int:
 
 
 def halt(arguments: argparse.Namespace) -> int:
-    """Let no order leave from now on, over restarts, until `resume`."""
+    """Let no order leave from now on, over restarts, until `resume`; with --flatten but those that sell all."""
     directory = _directory(arguments)
     pid = directory.running_pid()
     bot_here = "no bot runs there now" if pid is None else f"the bot there, process {pid}, goes on without orders"
@@ -126,8 +126,20 @@ def halt(arguments: argparse.Namespace) -> int:
         print(f"halted: no order leaves {directory.path} from now on, over restarts too ({bot_here})")
     else:
         print(f"{directory.path} was halted already, {before} ({bot_here})")
+    if arguments.flatten and pid is not None:
+        print(ask(directory.control_socket, {"command": "flatten"})["done"])
+    elif arguments.flatten:
+        print("no bot runs there, so nothing was sold; this starts one that sells all of the bot's coins and stops:")
+        print(f"  {_sell_all_command(directory)}")
     print(f"let orders leave again with: {typed('resume', data_dir=directory.path)}")
     return 0
+
+
+def _sell_all_command(directory: DataDirectory) -> str:
+    identity = directory.identity()
+    mode = "demo" if identity is None else identity.mode
+    real = ("--yes-real-money",) if mode == Mode.LIVE.value else ()
+    return typed("run", "--flatten", "--mode", mode, *real, data_dir=directory.path)
 
 
 def resume(arguments: argparse.Namespace) -> int:

@@ -133,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--for", type=duration_s, dest="seconds", metavar="30s", help="stop by itself after this time")
     one.add_argument("--allow-chaos", action="store_true", help="let `actors kill` kill actors of this bot")
     one.add_argument("--yes-real-money", action="store_true", help="needed by mode live")
+    one.add_argument("--flatten", action="store_true", help="sell all of the bot's coins, and stop; leaves it halted")
 
     for name, text, command in (
         ("backtest", "the trading rule over kline files, without actors, at full speed", ("history", "backtest")),
@@ -211,7 +212,10 @@ def _parser() -> argparse.ArgumentParser:
         ("halt", "let no order leave, over restarts too, until `resume`; the bot need not run"),
         ("resume", "let orders leave again after `halt`"),
     ):
-        _data_dir(_command(commands, name, text, ("books", name)))
+        one = _command(commands, name, text, ("books", name))
+        _data_dir(one)
+        if name == "halt":
+            one.add_argument("--flatten", action="store_true", help="and have the bot sell all that it bought")
 
     one = _command(commands, "check", "validate configuration, keys, symbols, clock and directory", ("check", "check"))
     one.add_argument("--mode", choices=["demo", "paper", "testnet", "live"])

@@ -56,7 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             if arguments.seconds is not None:
                 _stop_after(stop, arguments.seconds)
-            _show_until(system, stop, on_terminal)
+            if arguments.flatten:
+                system.flatten()
+            _show_until(system, stop, on_terminal, until_flat=arguments.flatten)
         finally:
             last = system.snapshot()
             abandoned = system.stop()
@@ -90,12 +92,12 @@ def _compare_line(settings: Settings) -> str:
     return "only finished candles count, one an interval; message would count every update, about thirty a candle"
 
 
-def _show_until(system: BotSystem, stop: threading.Event, on_terminal: bool) -> None:
+def _show_until(system: BotSystem, stop: threading.Event, on_terminal: bool, until_flat: bool) -> None:
     ended = threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.2):
-            if system.failed.is_set():
+            if system.failed.is_set() or (until_flat and system.is_flat):
                 break
         ended.set()
 

@@ -819,7 +819,7 @@ def test_all_is_sold_by_command_even_while_halted(bench):
     sale = bench.told()[-1]
     assert (sale.signal.side, sale.signal.sell_all) == (Side.SELL, True)
     bench.take(reserved(sale, "0.999", "0"))
-    assert (bench.memory.position.quantity, bench.memory.flatten_attempts) == (0, 0)
+    assert (bench.memory.position.quantity, bench.memory.is_flattening, bench.memory.flattened) == (0, False, 1)
     assert len(bench.exchange.placed) == 2
 
 
@@ -828,7 +828,7 @@ def test_selling_all_takes_as_many_orders_as_it_needs_each_with_a_name_of_its_ow
     bench.take(Flatten())
     for quantity in ("0.5", "0.499"):
         bench.take(reserved(bench.told()[-1], quantity, "0"))
-    assert (bench.memory.position.quantity, bench.memory.flatten_attempts) == (0, 0)
+    assert (bench.memory.position.quantity, bench.memory.is_flattening, bench.memory.flattened) == (0, False, 1)
     assert len(set(bench.exchange.placed)) == 3
 
 
@@ -837,14 +837,14 @@ def test_dust_that_cannot_be_sold_ends_the_selling(bench):
     bench.take(Flatten())
     sale = bench.told()[-1]
     bench.take(Skipped(sale.client_order_id, "BTCUSDT", Side.SELL, "LOT_SIZE", "too little", sale.event_time))
-    assert (bench.memory.flatten_attempts, bench.memory.pending) == (0, None)
+    assert (bench.memory.is_flattening, bench.memory.pending, bench.memory.flattened) == (False, None, 1)
 
 
 def test_nothing_held_is_nothing_to_sell(bench):
     bench.take(*klines_of("100"))
     bench.told()
     bench.take(Flatten())
-    assert (bench.told(), bench.memory.flatten_attempts) == ([], 0)
+    assert (bench.told(), bench.memory.is_flattening, bench.memory.flattened) == ([], False, 1)
 
 
 def test_selling_all_is_given_up_after_some_orders_that_sold_nothing(bench):
