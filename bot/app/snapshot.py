@@ -56,7 +56,7 @@ class SymbolView(msgspec.Struct, frozen=True):
 class Snapshot(msgspec.Struct, frozen=True):
     """Everything a person or a program may want to see of a bot; amounts in the quote asset.
 
-    `halted` is why no order may leave, None if orders may.
+    `halted` is why no order may leave, None if orders may; `stopped` has the same of single symbols.
     `exchange` is what the account was last known to hold, as (asset, free, locked); None where there is no account.
     """
 
@@ -73,6 +73,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     notices: tuple[Notice, ...] = ()
     log_depth: int = 0
     halted: str | None = None
+    stopped: tuple[tuple[str, str], ...] = ()
     exchange: tuple[tuple[str, str, str], ...] | None = None
 
     @property
@@ -121,6 +122,7 @@ class Snapshot(msgspec.Struct, frozen=True):
             "skipped": dict(self.skipped),
             "log_depth": self.log_depth,
             "halted": self.halted,
+            "stopped": dict(self.stopped),
         }
 
     def wallet_json(self) -> dict[str, Any]:
@@ -161,6 +163,7 @@ def take_snapshot(
     log_depth: int,
     idle: tuple[SymbolView, ...] = (),
     halted: str | None = None,
+    stopped: Mapping[str, str] | None = None,
 ) -> Snapshot:
     """Read the cells of a running bot; no actor is asked, so it works while all of them hang.
 
@@ -196,6 +199,7 @@ def take_snapshot(
         notices=monitor.notices,
         log_depth=log_depth,
         halted=halted,
+        stopped=tuple((stopped or {}).items()),
     )
 
 
@@ -226,6 +230,7 @@ def stored_snapshot(directory: DataDirectory) -> Snapshot:
             start_cash=start_cash,
             trade_count=store.trade_count(),
             halted=directory.halted(),
+            stopped=tuple(directory.stopped_symbols().items()),
             exchange=balances if has_account else None,
         )
 

@@ -42,7 +42,7 @@ from bot.domain.money import add, plain
 from bot.domain.order_id import order_prefix
 from bot.gateway import OrderGateway
 from bot.messages import Flatten, Notice
-from bot.ports import Exchange, ExchangeError, ExchangeUnavailable, StoreError
+from bot.ports import Consequence, Exchange, ExchangeError, ExchangeUnavailable, StoreError
 from bot.simulator import SimulatedExchange, SimulatorConfig
 from bot.supervision import ActorSystem, Address, KillRefused, NotRunning, SystemClock
 
@@ -195,7 +195,7 @@ class BotSystem:
             mode=settings.mode.value,
             stream=stream,
             history=history,
-            gateway=OrderGateway(exchange, self._journal, directory),
+            gateway=OrderGateway(exchange, self._journal, directory, self._on_consequence),
             journal=self._journal,
             store=self._store,
             log=self._log,
@@ -245,6 +245,7 @@ class BotSystem:
             self._log.depth,
             self._idle,
             self.directory.halted(),
+            self.directory.stopped_symbols(),
         )
 
     def flatten(self) -> None:
@@ -415,6 +416,20 @@ class BotSystem:
         if not self._system.release(address):
             raise ControlError(f"{name} is not in quarantine; see: actors list")
         return {"done": f"{name} is released"}
+
+    def _on_consequence(self, consequence: Consequence, symbol: str, detail: str) -> None:
+        """Do what a refusal means beyond its order. Called by traders, so it asks nobody and waits for nothing."""
+        if consequence is Consequence.REFRESH_RULES:
+            if self._watch is not None:
+                self._watch.read_rules_soon()
+            return
+        if consequence is Consequence.HALT:
+            self.directory.halt(f"since the exchange said: {detail}")
+            text = f"halted, no order leaves until `resume`: the exchange said: {detail}"
+        else:
+            self.directory.stop_symbol(symbol, f"the exchange said: {detail}")
+            text = f"{symbol} is stopped until `reconcile --accept {symbol}`: the exchange said: {detail}"
+        self._system.tell(addresses.MONITOR, Notice("gateway", "error", text, self._clock.now_ms()))
 
     def _on_event(self, event: object) -> None:
         self._system.tell(addresses.MONITOR, event)

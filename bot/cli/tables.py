@@ -180,10 +180,15 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
     decided = ", ".join(f"{name} {count:,}" for name, count in dict(status.get("decisions", {})).items())
     trouble = [Text(f"UNWELL: {one_line(status['trouble'])}", "bold")] if status.get("trouble") else []
     halted = [Text(f"HALTED, no order leaves: {one_line(status['halted'])}", "bold")] if status.get("halted") else []
+    stopped = [
+        Text(f"STOPPED, no order of it leaves: {symbol}: {one_line(reason)}", "bold")
+        for symbol, reason in status.get("stopped", {}).items()
+    ]
     parts = [
         Text(title, "bold"),
         *trouble,
         *halted,
+        *stopped,
         Text(", ".join(facts)),
         *([Text(f"decided {decided}")] if decided else []),
         *([Text(f"refused {refused}")] if refused else []),

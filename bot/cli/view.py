@@ -163,6 +163,7 @@ def _total(counts: dict[str, int]) -> str:
 def _title(snapshot: Snapshot, width: int, now_ms: int) -> Text:
     said = f" {snapshot.mode.upper()}: {MODES.get(snapshot.mode, 'no market, no money')} "
     said += "HALTED " if snapshot.halted else ""
+    said += f"STOPPED {','.join(symbol for symbol, _ in snapshot.stopped)} " if snapshot.stopped else ""
     line = Text.assemble(("Bulkhead", "bold"), " ", (one_line(said), _STYLES.get(snapshot.mode, "bold reverse")))
     clock = utc(now_ms, "%H:%M:%S UTC")
     return line.append(clock.rjust(width - line.cell_len)) if line.cell_len + len(clock) < width else line

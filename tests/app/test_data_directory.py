@@ -230,3 +230,30 @@ def test_an_unknown_account_leaves_a_new_directory_unnamed(directory):
     assert directory.identity() is None
     directory.belong_to(account("uid 7"), formerly=BY_KEY.account)
     assert directory.identity() == account("uid 7")
+
+
+def test_a_stopped_symbol_refuses_its_own_orders_over_restarts_until_it_is_freed(directory):
+    directory.stop_symbol("BTCUSDT", "0.5 BTC are missing")
+    directory.stop_symbol("BTCUSDT", "a later reason")
+    again = DataDirectory(directory.path)
+    assert again.refusal("BTCUSDT") == "BTCUSDT is stopped: 0.5 BTC are missing"
+    assert again.refusal("ETHUSDT") is None
+    assert again.stopped_symbols() == {"BTCUSDT": "0.5 BTC are missing"}
+    assert (again.free_symbol("BTCUSDT"), again.free_symbol("BTCUSDT")) == (True, False)
+    assert (directory.refusal("BTCUSDT"), directory.stopped_symbols()) == (None, {})
+
+
+def test_a_halt_refuses_every_symbol(directory):
+    directory.halt("by hand")
+    assert directory.refusal("BTCUSDT") == directory.refusal("ETHUSDT") == "halted: by hand"
+
+
+def test_selling_all_is_wished_for_over_restarts_until_it_is_done_or_called_off(directory):
+    directory.halt("by hand", flatten=True)
+    assert DataDirectory(directory.path).is_flattening()
+    directory.flat()
+    assert (directory.is_flattening(), directory.halted()) == (False, "by hand")
+    directory.halt("again", flatten=True)
+    assert directory.halted() == "by hand", "the first reason stands"
+    directory.resume()
+    assert (directory.is_flattening(), directory.halted()) == (False, None)

@@ -6,6 +6,8 @@ same data directory and has to finish the kline on which it died. The long form,
 
     BULKHEAD_STORM_ROUNDS=20 pytest tests/chaos/test_process_storm.py -s
 
+With BULKHEAD_RECOVERS_WITHIN_S=2 a slower recovery fails it too: for a machine that has nothing else to do.
+
 `BULKHEAD_SEED=N` repeats the minutes, the order of the points and the random instants of an earlier run.
 
 What has to be equal: the bot's books and the exchange's (to the last decimal, no order twice), every kline stored once,
@@ -38,8 +40,8 @@ ROUNDS = int(os.environ.get("BULKHEAD_STORM_ROUNDS", "1"))
 SEED = int(os.environ.get("BULKHEAD_SEED") or secrets.randbelow(1_000_000))
 MINUTES = 70
 RANDOM_KILLS = 2
-RECOVERS_WITHIN_S = 5.0
-"""The aim is 2 s on a machine that has nothing else to do."""
+RECOVERS_WITHIN_S = float(os.environ.get("BULKHEAD_RECOVERS_WITHIN_S", "30"))
+"""The aim is 2, on a machine that has nothing else to do."""
 
 AT_RANDOM = "a random instant"
 AT_START = "a random instant of the start"

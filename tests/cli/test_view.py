@@ -121,6 +121,7 @@ def test_a_frame_fits_the_terminal(width, height, count):
 
 def test_a_halt_stands_in_the_title():
     assert "HALTED" in lines_of(a_snapshot(halted="by hand"))[0]
+    assert "STOPPED BTCUSDT" in lines_of(a_snapshot(stopped=(("BTCUSDT", "coins are missing"),)))[0]
     assert "HALTED" not in lines_of(a_snapshot())[0]
 
 
