@@ -226,6 +226,7 @@ class BotSystem:
         if self._control is not None:
             self._control.close()
         abandoned = self._system.stop(STOP_DEADLINE_MS)
+        self._forget_flatten()
         if self._simulator is not None:
             self._simulator.stop()
         for database in (self._store, self._journal):
@@ -257,6 +258,11 @@ class BotSystem:
         self._flattened = {symbol: cell.value.flattened for symbol, cell in self.memories.traders.items()}
         for symbol in self.memories.traders:
             self._system.tell(addresses.trader(symbol), Flatten())
+
+    def _forget_flatten(self) -> None:
+        if self._flattened and self.is_flat:
+            self._flattened = {}
+            self.directory.flat()
 
     @property
     def is_flat(self) -> bool:
@@ -385,9 +391,7 @@ class BotSystem:
                 history.now_ms()
                 if account is not None:
                     self._journal.set_note(BALANCES_NOTE, encode_balances(account.balances()))
-            if self._flattened and self.is_flat:
-                self._flattened = {}
-                self.directory.flat()
+            self._forget_flatten()
             if self._stopping.wait(NEWS_EVERY_S):
                 return
 
@@ -420,8 +424,6 @@ class BotSystem:
     def _on_consequence(self, consequence: Consequence, symbol: str, detail: str) -> None:
         """Do what a refusal means beyond its order. Called by traders, so it asks nobody and waits for nothing."""
         if consequence is Consequence.REFRESH_RULES:
-            if self._watch is not None:
-                self._watch.read_rules_soon()
             return
         if consequence is Consequence.HALT:
             self.directory.halt(f"since the exchange said: {detail}")
