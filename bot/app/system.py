@@ -16,7 +16,14 @@ from bot.actors.persistence import PersistenceSettings
 from bot.actors.portfolio import START_CASH_NOTE
 from bot.actors.supervisor import LANES, AccountParts, Memories, Parts, child_specs
 from bot.actors.trader import TraderSettings
-from bot.adapters.binance import PROFILES, BinanceExchange, BinanceMarketHistory, BinanceMarketStream, Hosts
+from bot.adapters.binance import (
+    PROFILES,
+    BinanceExchange,
+    BinanceMarketHistory,
+    BinanceMarketStream,
+    Budgets,
+    Hosts,
+)
 from bot.adapters.local_log import LocalLog
 from bot.adapters.paper import PaperExchange
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
@@ -152,18 +159,19 @@ class BotSystem:
                 Urls(ends.rest_url, ends.rest_url, ends.ws_url, ends.ws_api_url),
                 Keys(ends.api_key, ends.api_secret, "embedded"),
             )
+        budgets, profile = Budgets(self._clock), settings.exchange.profile
         rights = ""
         account: BinanceExchange | None = None
         if settings.mode is not Mode.PAPER:
             window = settings.exchange.recv_window_ms
-            account = BinanceExchange(
-                urls.trading_rest, self._clock, keys.key, keys.secret, window, *EXCHANGE_TIMEOUTS_MS
-            )
+            limits = (window, *EXCHANGE_TIMEOUTS_MS, profile, budgets.of(urls.trading_rest))
+            account = BinanceExchange(urls.trading_rest, self._clock, keys.key, keys.secret, *limits)
         if account is not None and settings.mode in WITH_ACCOUNT:
             identity, rights = self._admitted(account, keys, identity, urls)
         self._store = SqliteStore(directory.history)
         self._journal = SqliteJournal(directory.orders)
-        history = BinanceMarketHistory(urls.market_rest, self._clock, *EXCHANGE_TIMEOUTS_MS)
+        market = (settings.market_data.profile or profile, budgets.of(urls.market_rest))
+        history = BinanceMarketHistory(urls.market_rest, self._clock, *EXCHANGE_TIMEOUTS_MS, *market)
         exchange: Exchange
         if account is None:
             rules = self._reached(lambda: history.rules(settings.symbols), urls.market_rest)

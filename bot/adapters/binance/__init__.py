@@ -1,5 +1,6 @@
 """Binance and Binance US behind the ports: live klines, history, rules and orders."""
 
+from bot.adapters.binance.budget import Budgets
 from bot.adapters.binance.profiles import PROFILES, Hosts, Profile
 from bot.adapters.binance.public import BinanceMarketHistory
 from bot.adapters.binance.rest import BinanceExchange
@@ -14,6 +15,7 @@ __all__ = [
     "BinanceKlineConnection",
     "BinanceMarketHistory",
     "BinanceMarketStream",
+    "Budgets",
     "Hosts",
     "Profile",
 ]
