@@ -6,7 +6,7 @@ import queue
 import socket
 import struct
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
@@ -185,3 +185,66 @@ def unused_port():
     """A port on which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return taken.getsockname()[1]
+
+
+class Wire:
+    """A server of bare sockets. `answer(request)` gives the bytes to send back, None to hang up without any.
+
+    `received` has what each connection brought, one item a piece as it was read; `hang_up` closes them all.
+    """
+
+    def __init__(self, answer, context=None):
+        self.received = []
+        self.answer = answer
+        self._context = context
+        self._made = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            pieces = []
+            self.received.append(pieces)
+            self._threads.append(threading.Thread(target=self._serve, args=(connection, pieces), daemon=True))
+            self._threads[-1].start()
+
+    def _serve(self, connection, pieces):
+        try:
+            if self._context is not None:
+                connection = self._context.wrap_socket(connection, server_side=True)
+            self._made.append(connection)
+            while piece := connection.recv(65536):
+                pieces.append(piece)
+                back = self.answer(piece)
+                if back is None:
+                    break
+                connection.sendall(back)
+        except OSError:
+            pass
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+
+    def hang_up(self):
+        for connection in self._made:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.hang_up()
+        for thread in self._threads:
+            thread.join()
+
+
+def http_reply(body=b"{}", status="200 OK", *headers):
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body

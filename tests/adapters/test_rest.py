@@ -20,7 +20,7 @@ from bot.ports import (
     OrderRejected,
 )
 from bot.supervision import SystemClock
-from tests.adapters.servers import CUT, HANG, http_server, reply, unused_port
+from tests.adapters.servers import CUT, HANG, Wire, http_reply, http_server, reply
 from tests.support.builders import symbol_info
 
 KEY, SECRET = "k" * 63 + "Z", "s" * 63 + "Y"
@@ -243,10 +243,11 @@ class TestPlace:
             exchange.place(INTENT)
         assert rejected.value.code == code
 
-    def test_nobody_listening_means_not_sent(self, server, clock):
-        exchange = BinanceExchange(server.url, clock, KEY, SECRET)
+    def test_nobody_listening_means_not_sent(self, clock):
+        wire = Wire(lambda _: http_reply(f'{{"serverTime":{NOW}}}'.encode()))
+        exchange = BinanceExchange(f"http://127.0.0.1:{wire.port}", clock, KEY, SECRET)
         exchange.now_ms()
-        exchange._client._rest_url = f"http://127.0.0.1:{unused_port()}"
+        wire.close()
         with pytest.raises(OrderNotSent, match="Connection refused"):
             exchange.place(INTENT)
 

@@ -3,24 +3,23 @@
 The only file that imports python-binance. Source: Binance, REST API, general information and timing security.
 """
 
-import os
-import ssl
+import hashlib
+import hmac
 import threading
-import time
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
-import requests
-import urllib3
 from binance.client import Client
-from requests.utils import get_environ_proxies
 
 from bot.adapters.binance.budget import Budget, Priority
+from bot.adapters.binance.connector import Connector, NotSent, cause
 from bot.adapters.binance.errors import CallFailed, Reaction, describe, hold_after, reaction_to
 from bot.adapters.binance.profiles import PROFILES
 from bot.adapters.binance.replies import ErrorReply, ListenKeyReply, TimeReply, complaint
+from bot.adapters.binance.session import Response, Session
 from bot.ports import ConfigurationRefused
 from bot.supervision import Clock
 
@@ -47,70 +46,53 @@ def _decoder(shape: type[T]) -> msgspec.json.Decoder[T]:
     return decoder
 
 
-class _ThreadedClient(Client):  # type: ignore[misc]  # the library has no types
-    """python-binance's client with a session and a last response for each thread, which it would share.
+def _encoded(value: str) -> str:
+    return value if value.isascii() and value.isalnum() else quote(value, "")
+
+
+class _ThinClient(Client):  # type: ignore[misc]  # the library has no types
+    """python-binance's client over a thin session, with signing prepared. Thread-safe.
 
     Its replies are the responses as received, whatever their status.
     """
 
     def __init__(
         self,
-        rest_url: str,
+        connector: Connector,
         api_key: str,
         api_secret: str,
         recv_window_ms: int,
-        timeout_s: tuple[float, float],
         exchange_now_ms: Callable[[], int],
     ) -> None:
-        self._own = threading.local()
-        self._rest_url = rest_url
+        self._connector = connector
+        self._recv_window = str(recv_window_ms)
         self._exchange_now_ms = exchange_now_ms
-        # No redirects: they would carry the key to another host, and turn an order into a GET.
-        params = {"timeout": timeout_s, "allow_redirects": False}
-        super().__init__(api_key or None, api_secret or None, requests_params=params, ping=False)
-        self.API_URL = f"{rest_url}/api"
-        # The library overwrites a recvWindow given with a request by this one.
-        self.REQUEST_RECVWINDOW = recv_window_ms
+        self._hmac = hmac.new(api_secret.encode(), digestmod=hashlib.sha256)
+        super().__init__(api_key or None, api_secret or None, ping=False)
 
-    def _init_session(self) -> requests.Session:
-        session: requests.Session = super()._init_session()
-        # Read once here; left to itself requests reads environment and ~/.netrc again for every request.
-        session.trust_env = False
-        session.proxies.update(get_environ_proxies(self._rest_url))
-        session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
-        return session
+    def _init_session(self) -> Session:
+        return Session(self._connector, self._get_headers())
 
-    @property
-    def session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._own, "session", None)
-        if session is None:
-            session = self._own.session = self._init_session()
-        return session
+    def _get_request_kwargs(self, method: str, signed: bool, force_params: bool = False, **kwargs: Any) -> Any:
+        """Return query or form. Unlike the library's own it signs what is sent, percent-encoded, and with our window.
 
-    @session.setter
-    def session(self, session: requests.Session) -> None:
-        self._own.session = session
+        Source: Binance, request security: what is signed.
+        """
+        data: dict[str, str] = kwargs["data"]
+        if signed:
+            data |= {"recvWindow": self._recv_window, "timestamp": str(self._exchange_now_ms())}
+        text = "&".join([f"{name}={_encoded(value)}" for name, value in data.items()])
+        if signed:
+            text = f"{text}&signature={self._hmac_signature(text)}"
+        return {"params" if method == "get" else "data": text}
 
-    @property
-    def response(self) -> requests.Response | None:
-        response: requests.Response | None = self._own.response
-        return response
-
-    @response.setter
-    def response(self, response: requests.Response | None) -> None:
-        self._own.response = response
-
-    @property
-    def timestamp_offset(self) -> float:
-        """What the library adds to time.time() when it signs, in ms: whatever makes that the exchange's clock."""
-        return self._exchange_now_ms() - time.time() * 1000
-
-    @timestamp_offset.setter
-    def timestamp_offset(self, _: float) -> None:
-        """The library sets it to 0 at its start."""
+    def _hmac_signature(self, query_string: str) -> str:
+        signature = self._hmac.copy()
+        signature.update(query_string.encode())
+        return signature.hexdigest()
 
     @staticmethod
-    def _handle_response(response: requests.Response) -> requests.Response:
+    def _handle_response(response: Response) -> Response:
         return response
 
 
@@ -140,8 +122,8 @@ class RestClient:
         self._rest_url = rest_url
         self._clock = clock
         self._read_timeout_ms = read_timeout_ms
-        timeout_s = (connect_timeout_ms / 1000, read_timeout_ms / 1000)
-        self._client = _ThreadedClient(rest_url, api_key, api_secret, recv_window_ms, timeout_s, self.estimate_ms)
+        connector = Connector(rest_url, connect_timeout_ms, read_timeout_ms)
+        self._client = _ThinClient(connector, api_key, api_secret, recv_window_ms, self.estimate_ms)
         self._profile = PROFILES[profile]
         self.budget = budget or Budget(clock)
         self._ahead_ms: int | None = None
@@ -153,7 +135,7 @@ class RestClient:
     def get(
         self,
         path: str,
-        params: Mapping[str, object],
+        params: Mapping[str, str],
         shape: type[T],
         signed: bool = False,
         priority: Priority = Priority.REST,
@@ -161,7 +143,7 @@ class RestClient:
         """Return a GET's reply, decoded once into `shape`. Raises CallFailed."""
         return self._ask("get", path, params, shape, signed, priority)
 
-    def post_order(self, params: Mapping[str, object], shape: type[T], priority: Priority) -> T:
+    def post_order(self, params: Mapping[str, str], shape: type[T], priority: Priority) -> T:
         """Send a signed order and return its reply, decoded once into `shape`. Raises CallFailed."""
         return self._ask("post", "order", params, shape, True, priority)
 
@@ -194,6 +176,13 @@ class RestClient:
                 self._sync_due = self._clock.monotonic_ms() - patience + SYNC_AGAIN_MS
         return self.estimate_ms()
 
+    def warm(self, connections: int) -> None:
+        """Have connections ready before they are needed. Raises CallFailed."""
+        try:
+            self._client.session.warm(connections)
+        except NotSent as error:
+            raise CallFailed(Reaction.NOT_SENT, f"cannot reach {self._rest_url}: {error}") from None
+
     def estimate_ms(self) -> int:
         """Return the exchange's clock as last measured, the machine's own before that; never asks."""
         if self._ahead_ms is None:
@@ -216,7 +205,7 @@ class RestClient:
         self._sync_due = self._clock.monotonic_ms() + SYNC_EVERY_MS
 
     def _ask(
-        self, verb: str, path: str, params: Mapping[str, object], shape: type[T], signed: bool, priority: Priority
+        self, verb: str, path: str, params: Mapping[str, str], shape: type[T], signed: bool, priority: Priority
     ) -> T:
         if signed:
             try:
@@ -240,7 +229,7 @@ class RestClient:
         except (ValueError, RecursionError) as error:
             raise CallFailed(Reaction.ASK, f"{path}: reply not understood: {complaint(error)}") from None
 
-    def _send(self, verb: str, path: str, params: Mapping[str, object], signed: bool, priority: Priority) -> bytes:
+    def _send(self, verb: str, path: str, params: Mapping[str, str], signed: bool, priority: Priority) -> bytes:
         method = verb.upper()
         weight = self._profile.weight(method, path, params)
         try:
@@ -252,18 +241,17 @@ class RestClient:
         headers: Mapping[str, str] | None = None
         url = self._rest_url + (path if path.startswith("/") else f"/api/v3/{path}")
         try:
-            response = self._client._request(verb, url, signed, data=dict(params))
-            headers = {name.lower(): value for name, value in response.headers.items()}
-        except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
-            # `from None`: the library's own text shows the whole URL, signature included.
-            if _never_left(error):
-                raise CallFailed(Reaction.NOT_SENT, f"cannot reach {self._rest_url}: {_cause(error)}") from None
-            if isinstance(error, requests.exceptions.ReadTimeout):
-                raise CallFailed(Reaction.ASK, f"{path}: no reply within {self._read_timeout_ms} ms") from None
-            raise CallFailed(Reaction.ASK, f"{path}: connection lost: {_cause(error)}") from None
+            response: Response = self._client._request(verb, url, signed, data=dict(params))
+            headers = response.headers
+        except NotSent as error:
+            raise CallFailed(Reaction.NOT_SENT, f"cannot reach {self._rest_url}: {error}") from None
+        except TimeoutError:
+            raise CallFailed(Reaction.ASK, f"{path}: no reply within {self._read_timeout_ms} ms") from None
+        except (OSError, HTTPException, ValueError) as error:
+            raise CallFailed(Reaction.ASK, f"{path}: connection lost: {cause(error)}") from None
         finally:
             self.budget.settle(ticket, headers)
-        body: bytes = response.content
+        body = response.content
         if not 200 <= response.status_code < 300:
             raise self._refusal(path, response.status_code, body, headers)
         return body
@@ -280,34 +268,3 @@ class RestClient:
         return CallFailed(
             reaction_to(status, code, message), f"{path}: {describe(status, code, message)}", code, status
         )
-
-
-_BEFORE_THE_REQUEST = (
-    requests.exceptions.ConnectTimeout,
-    requests.exceptions.ProxyError,  # raised only until the proxy is connected
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidHeader,
-    urllib3.exceptions.NewConnectionError,
-    ssl.SSLCertVerificationError,
-)
-
-
-def _never_left(error: BaseException) -> bool:
-    """Return whether a request failed before a byte of it was written."""
-    return any(isinstance(cause, _BEFORE_THE_REQUEST) for cause in _chain(error))
-
-
-def _cause(error: BaseException) -> str:
-    """Return the innermost reason, in the operating system's words where it has any."""
-    chain = _chain(error)
-    for cause in reversed(chain):
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-    return type(chain[-1]).__name__
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
-    return chain

@@ -43,7 +43,7 @@ class PublicCalls:
             # Asked before the rows: a kline that ended after this may still have been open in its row.
             now = self._client.server_time()
             while True:
-                params = {"symbol": symbol, "interval": interval, "startTime": start_time, "limit": PAGE}
+                params = {"symbol": symbol, "interval": interval, "startTime": str(start_time), "limit": str(PAGE)}
                 rows = self._client.get("klines", params, list[KlineRow])
                 for row in rows:
                     if row[0] < start_time:
@@ -97,7 +97,7 @@ class PublicCalls:
             raise ExchangeUnavailable(f"bookTicker left out {', '.join(missing)}")
         return prices
 
-    def read(self, path: str, params: Mapping[str, object], shape: type[T], signed: bool = True) -> T:
+    def read(self, path: str, params: Mapping[str, str], shape: type[T], signed: bool = True) -> T:
         """Return a reply, read when nothing more urgent needs the budget. Raises as the port says of reads."""
         try:
             return self._client.get(path, params, shape, signed)

@@ -59,22 +59,23 @@ class BinanceExchange(PublicCalls):
         timeouts = (connect_timeout_ms, read_timeout_ms)
         super().__init__(RestClient(rest_url, clock, api_key, api_secret, recv_window_ms, *timeouts, profile, budget))
         self._recv_window_ms = recv_window_ms
-        self._clock = clock
-        self._keys = api_key, api_secret
+        # A function's repr shows nothing of the keys that it holds.
+        self._new_stream = lambda ws_api_url, on_bad_frame, listen_key_ws_url: BinanceAccountStream(
+            ws_api_url,
+            self._client,
+            clock,
+            api_key,
+            api_secret,
+            recv_window_ms=recv_window_ms,
+            on_bad_frame=on_bad_frame,
+            listen_key_ws_url=listen_key_ws_url,
+        )
 
     def stream(
         self, ws_api_url: str, on_bad_frame: Callable[[str], None], listen_key_ws_url: str = ""
     ) -> BinanceAccountStream:
         """Return the account's own stream; the arguments are those of BinanceAccountStream."""
-        return BinanceAccountStream(
-            ws_api_url,
-            self._client,
-            self._clock,
-            *self._keys,
-            recv_window_ms=self._recv_window_ms,
-            on_bad_frame=on_bad_frame,
-            listen_key_ws_url=listen_key_ws_url,
-        )
+        return self._new_stream(ws_api_url, on_bad_frame, listen_key_ws_url)
 
     @property
     def acceptance_window_ms(self) -> int:
@@ -127,11 +128,16 @@ class BinanceExchange(PublicCalls):
         orders: list[AccountOrderReply] = []
         now = self.now_ms()
         while start_time <= now:
-            params = {"symbol": symbol, "startTime": start_time, "endTime": start_time + DAY_MS - 1, "limit": PAGE}
+            params = {
+                "symbol": symbol,
+                "startTime": str(start_time),
+                "endTime": str(start_time + DAY_MS - 1),
+                "limit": str(PAGE),
+            }
             page = self.read("allOrders", params, list[AccountOrderReply])
             orders += page
             while len(page) == PAGE:
-                params = {"symbol": symbol, "orderId": page[-1].orderId + 1, "limit": PAGE}
+                params = {"symbol": symbol, "orderId": str(page[-1].orderId + 1), "limit": str(PAGE)}
                 page = self.read("allOrders", params, list[AccountOrderReply])
                 orders += page
                 start_time = now  # these have no end: they go on to the last order
@@ -143,7 +149,7 @@ class BinanceExchange(PublicCalls):
 
         Raises as the port says of reads.
         """
-        params = {"symbol": symbol, "orderId": order_id}
+        params = {"symbol": symbol, "orderId": str(order_id)}
         try:
             order = self._client.get("order", params, AccountOrderReply, signed=True, priority=Priority.QUESTION)
         except CallFailed as failed:
@@ -164,13 +170,13 @@ class BinanceExchange(PublicCalls):
         if (from_id is None) == (start_time is None):
             raise ValueError("give from_id or start_time, not both")
         trades: list[AccountTradeReply] = []
-        params: dict[str, object] = {"fromId": from_id} if from_id is not None else {"startTime": start_time}
+        params = {"fromId": str(from_id)} if from_id is not None else {"startTime": str(start_time)}
         while True:
-            page = self.read("myTrades", {"symbol": symbol, "limit": PAGE, **params}, list[AccountTradeReply])
+            page = self.read("myTrades", {"symbol": symbol, "limit": str(PAGE), **params}, list[AccountTradeReply])
             trades += page
             if len(page) < PAGE:
                 return [_account_trade(trade) for trade in trades]
-            params = {"fromId": page[-1].id + 1}
+            params = {"fromId": str(page[-1].id + 1)}
 
     def place(self, intent: OrderIntent) -> OrderReport:
         """Send an order and return its final report with every fill as the exchange reported it.
@@ -231,7 +237,7 @@ class BinanceExchange(PublicCalls):
 
     def _trades_of(self, intent: OrderIntent, order: OrderReply) -> list[Fill]:
         fills: list[Fill] = []
-        params: dict[str, object] = {"symbol": intent.symbol, "orderId": order.orderId, "limit": PAGE}
+        params = {"symbol": intent.symbol, "orderId": str(order.orderId), "limit": str(PAGE)}
         while True:
             try:
                 page = self._client.get("myTrades", params, list[TradeReply], signed=True, priority=Priority.QUESTION)
@@ -244,7 +250,7 @@ class BinanceExchange(PublicCalls):
             ]
             if len(page) < PAGE:
                 return fills
-            params["fromId"] = page[-1].id + 1
+            params["fromId"] = str(page[-1].id + 1)
 
 
 def _is_answer(order: OrderReply, intent: OrderIntent) -> bool:
