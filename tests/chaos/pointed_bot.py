@@ -24,8 +24,8 @@ POINTS = (
     "intent, before it is stored",
     "intent, before its commit",
     "intent, stored",
-    "request, before its head",
-    "request, before its body",
+    "request, before it is sent",
+    "request, half of it sent",
     "request, written",
     "reply, before it is read",
     "reply, read",
@@ -52,7 +52,7 @@ RECOVERY_POINTS = (
 )
 """Passed at a start that finds an order of unknown fate."""
 
-MAY_LOSE = ("intent, stored", "request, before its head", "request, before its body", "request, written")
+MAY_LOSE = ("intent, stored", "request, before it is sent", "request, half of it sent", "request, written")
 """Where the intent is stored and it is not sure that the exchange got the whole request."""
 
 NOWHERE = ""
@@ -124,39 +124,38 @@ def wrap_databases() -> None:
 
 def wrap_requests() -> None:
     from bot.adapters.binance import BinanceExchange
-    from bot.adapters.binance.client import _ThreadedClient
+    from bot.adapters.binance.client import _ThinClient
 
     around(BinanceExchange, "find", "question, before it is asked", "question, answered")
-    send, answer, handle = http.client.HTTPConnection.send, http.client.HTTPConnection.getresponse, None
-    handle = _ThreadedClient._handle_response
+    send, begin = http.client.HTTPConnection.send, http.client.HTTPResponse.begin
+    # Of one thread, as a request and its reply are.
+    order = threading.local()
 
     def sent(connection: Any, data: Any) -> None:
-        is_head = isinstance(data, bytes) and data.startswith(b"POST /api/v3/order")
-        is_body = not is_head and getattr(connection, "_has_order_head", False)
-        if is_head or is_body:
-            reach("request, before its head" if is_head else "request, before its body")
+        order.is_sent = isinstance(data, bytes) and data.startswith(b"POST /api/v3/order")
+        if order.is_sent:
+            reach("request, before it is sent")
+            if _armed[0] == "request, half of it sent":
+                connection.sock.sendall(data[: len(data) // 2])
+                reach("request, half of it sent")
         send(connection, data)
-        connection._has_order_head = is_head
-        if is_body:
-            connection._has_order = True
+        if order.is_sent:
             reach("request, written")
 
-    def answered(connection: Any, *arguments: Any, **more: Any) -> Any:
-        if getattr(connection, "_has_order", False):
-            connection._has_order = False
-            if _armed[0] == "reply, before it is read":
-                select.select([connection.sock], [], [], 10)
-                reach("reply, before it is read")
-        return answer(connection, *arguments, **more)
+    def begun(response: Any) -> None:
+        if getattr(order, "is_sent", False) and _armed[0] == "reply, before it is read":
+            select.select([response.fp], [], [], 10)
+            reach("reply, before it is read")
+        begin(response)
 
     def handled(response: Any) -> Any:
-        if response.request.method == "POST" and "/api/v3/order" in response.request.url:
+        if order.is_sent:
             reach("reply, read")
-        return handle(response)
+        return response
 
     http.client.HTTPConnection.send = sent  # type: ignore[method-assign]
-    http.client.HTTPConnection.getresponse = answered  # type: ignore[method-assign]
-    _ThreadedClient._handle_response = staticmethod(handled)
+    http.client.HTTPResponse.begin = begun  # type: ignore[method-assign]
+    _ThinClient._handle_response = staticmethod(handled)
 
 
 def is_done(system: Any, symbol: str, close_time: int) -> bool:
