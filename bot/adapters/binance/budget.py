@@ -80,6 +80,7 @@ class _Window:
         self.count = 0
         self.admitted = 0
         self.answered = 0
+        self.told_at = 0  # what was admitted before the newest request whose reply corrected the count
 
     def amount(self, weight: int, is_order: bool) -> int:
         if self.kind == "REQUEST_WEIGHT":
@@ -100,7 +101,7 @@ class Ticket(msgspec.Struct):
 
     weight: int
     is_order: bool
-    marks: tuple[tuple[_Window, int, int], ...]
+    marks: tuple[tuple[_Window, int, int, int], ...]
 
 
 class Budget:
@@ -146,8 +147,8 @@ class Budget:
                         f"{'nobody' if priority is Priority.EXIT else 'what is more urgent'}; "
                         f"{left_ms / 1000:.1f} s to the window's end",
                     )
-                marks.append((window, window.number, window.answered))
-            for window, _, _ in marks:
+                marks.append((window, window.number, window.admitted, window.answered))
+            for window, *_ in marks:
                 amount = window.amount(weight, is_order)
                 window.count += amount
                 window.admitted += amount
@@ -156,13 +157,17 @@ class Budget:
     def settle(self, ticket: Ticket, headers: Mapping[str, str] | None) -> None:
         """Say that a request ended; `headers` are its reply's, names in lower case, None where none came."""
         with self._lock:
-            for window, number, answered in ticket.marks:
+            for window, number, admitted, answered in ticket.marks:
                 amount = window.amount(ticket.weight, ticket.is_order)
                 window.answered += amount
                 told = headers.get(window.header, "") if headers and window.header else ""
                 if number == window.number and told.isascii() and told.isdigit():
                     # The exchange may have counted, after this one, whatever was not answered when this one left.
-                    window.count = int(told) + window.admitted - answered - amount
+                    most = int(told) + window.admitted - answered - amount
+                    if admitted >= window.told_at:
+                        window.count, window.told_at = most, admitted
+                    else:
+                        window.count = min(window.count, most)  # an older request says nothing newer of others
 
     def hold(self, hold: Hold, wait_ms: int, reason: str) -> None:
         """Let nothing of a kind leave for `wait_ms`; a longer hold of that kind stays."""

@@ -59,17 +59,22 @@ class BinanceExchange(PublicCalls):
         timeouts = (connect_timeout_ms, read_timeout_ms)
         super().__init__(RestClient(rest_url, clock, api_key, api_secret, recv_window_ms, *timeouts, profile, budget))
         self._recv_window_ms = recv_window_ms
-        # A function's repr shows nothing of the keys that it holds.
-        self._new_stream = lambda ws_api_url, on_bad_frame, listen_key_ws_url: BinanceAccountStream(
-            ws_api_url,
-            self._client,
-            clock,
-            api_key,
-            api_secret,
-            recv_window_ms=recv_window_ms,
-            on_bad_frame=on_bad_frame,
-            listen_key_ws_url=listen_key_ws_url,
-        )
+
+        def new_stream(
+            ws_api_url: str, on_bad_frame: Callable[[str], None], listen_key_ws_url: str
+        ) -> BinanceAccountStream:
+            return BinanceAccountStream(
+                ws_api_url,
+                self._client,
+                clock,
+                api_key,
+                api_secret,
+                recv_window_ms=recv_window_ms,
+                on_bad_frame=on_bad_frame,
+                listen_key_ws_url=listen_key_ws_url,
+            )
+
+        self._new_stream = new_stream  # whose repr shows nothing of the keys that it holds
 
     def stream(
         self, ws_api_url: str, on_bad_frame: Callable[[str], None], listen_key_ws_url: str = ""
