@@ -166,12 +166,20 @@ def hold_after(status: int, code: int, message: str, retry_after: str | None, no
     return None
 
 
+_MAY_BE_SECRET = re.compile(r"[A-Za-z0-9]{40,}")
+
+
+def without_secrets(text: str) -> str:
+    """Return what an exchange said without what it may have echoed: keys, signatures and listen keys are long."""
+    return _MAY_BE_SECRET.sub("***", text)
+
+
 def describe(status: int, code: int, message: str) -> str:
     """Return one line for a reply that is no success, with the fix where there is one."""
     if status == 451:
         return REGION_BLOCKED
     if code == 0:
         return f"HTTP {status} without a reason"
-    text = " ".join(message.split())[:200]
+    text = without_secrets(" ".join(message.split()))[:200]
     hint = HINTS.get(code)
     return f"{text} ({hint})" if hint else text

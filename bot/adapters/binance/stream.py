@@ -11,7 +11,7 @@ from urllib.parse import quote
 import msgspec
 import websocket
 
-from bot.adapters.binance.errors import REGION_BLOCKED
+from bot.adapters.binance.errors import REGION_BLOCKED, without_secrets
 from bot.adapters.binance.replies import NotNegative, Positive, Text, TimeMs, complaint
 from bot.domain.kline import Kline
 from bot.ports import StreamClosed
@@ -175,14 +175,14 @@ class BinanceKlineConnection:
             raise StreamClosed(f"connection lost: {_one_line(error)}") from None
         if opcode == websocket.ABNF.OPCODE_CLOSE:
             code, reason = int.from_bytes(frame.data[:2], "big"), frame.data[2:].decode("utf-8", "replace")
-            raise StreamClosed(f"closed by the exchange: {code} {reason}".rstrip())
+            raise StreamClosed(f"closed by the exchange: {code} {without_secrets(reason)}".rstrip())
         if opcode not in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY):
             return None  # a ping, already answered with its own payload, or a pong
         try:
             return decode_frame(frame.data)
         except BadFrame as error:
             self.bad_frames += 1
-            shown = ascii(frame.data[:SHOWN].decode("utf-8", "replace"))
+            shown = ascii(without_secrets(frame.data[: 4 * SHOWN].decode("utf-8", "replace"))[:SHOWN])
             self._on_bad_frame(f"{self._name}: frame refused: {error}: {shown}")
             return None
 
