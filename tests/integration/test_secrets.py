@@ -137,7 +137,7 @@ def test_a_bot_that_meets_every_error_shows_no_secret(tmp_path, exchange, secret
         wait_until(lambda: bot.events("trade"), 30, "a trade")
         for fault in faults_of_orders(secrets):
             before = asked(ORDER)
-            path = {"path": ORDER} if fault["kind"] == "reply" else {}
+            path = {"path": ORDER, "method": "POST"} if fault["kind"] == "reply" else {}
             exchange.fault(**fault, **path)
             wait_until(lambda before=before: asked(ORDER) > before + 1, 30, f"requests after {fault}")
             if bot_is_halted(data):
