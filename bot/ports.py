@@ -10,6 +10,7 @@ from bot.domain.adjustment import Adjustment
 from bot.domain.decision import Decision
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
+from bot.domain.market import MarketView
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Trade
 from bot.messages import BalanceMoved, BalancesReported, ExecutionReported, LogEntry
 from bot.supervision import Event
@@ -115,6 +116,16 @@ class AccountStream(Protocol):
         """Open the stream. Raises StreamClosed with the reason when it cannot be opened."""
 
 
+class MarketBook(Protocol):
+    """The last known prices at the exchange that orders go to."""
+
+    def view(self, symbol: str) -> MarketView:
+        """Return what is known of a symbol now; never asks."""
+
+    def look(self, symbol: str, close: Decimal) -> None:
+        """Make sure that a symbol's price is known well enough to judge `close` by it; may ask. Never raises."""
+
+
 class Exchange(Protocol):
     """Where orders go. Calls block; every one has its own time-out, well under a trader's deadline."""
 
@@ -149,6 +160,9 @@ class Account(Protocol):
 
     Each call raises ExchangeUnavailable, ConfigurationRefused.
     """
+
+    def rules(self, symbols: Sequence[str]) -> dict[str, SymbolRules]:
+        """Return the symbols' trading rules."""
 
     def balances(self) -> dict[str, tuple[Decimal, Decimal]]:
         """Return what the account holds of each asset, as (free, locked)."""

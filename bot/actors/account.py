@@ -168,7 +168,7 @@ class AccountActor(Actor):
     def _on_balances(self, event: BalancesReported) -> None:
         known = {asset: (free, locked) for asset, free, locked in self._cell.value.balances}
         known |= {asset: (free, locked) for asset, free, locked in event.balances}
-        self._remember(balances=tuple((asset, *amounts) for asset, amounts in sorted(known.items())))
+        self._remember(balances=tuple((asset, *both) for asset, both in sorted(known.items()) if any(both)))
 
     def _on_movement(self, event: BalanceMoved) -> None:
         self._notice("info", f"{event.delta:+f} {event.asset} came to or left the account by a transfer")

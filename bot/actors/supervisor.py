@@ -21,7 +21,6 @@ from bot.domain.adjustment import Adjustment
 from bot.domain.care import Bystander, Liquidator
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
-from bot.domain.market import MarketView
 from bot.domain.order import OrderReport, Trade
 from bot.domain.risk import RiskLimits
 from bot.domain.sizing import SizingParameters
@@ -51,7 +50,7 @@ from bot.messages import (
     StreamUp,
     Taken,
 )
-from bot.ports import AccountStream, EventLog, MarketHistory, MarketStream, OrderJournal, Store
+from bot.ports import AccountStream, EventLog, MarketBook, MarketHistory, MarketStream, OrderJournal, Store
 from bot.supervision import Actor, Address, ChildSpec, Context, Exceeded, Lane
 
 LANES: dict[type, Lane] = {
@@ -102,14 +101,10 @@ class AccountParts(msgspec.Struct, frozen=True):
     stream: AccountStream | None
 
 
-def no_market(symbol: str) -> None:
-    """Where no exchange is traded on, nothing is known of it."""
-
-
 class Parts(msgspec.Struct, frozen=True):
     """All that the actors are made of; `stream` and `history` are None where klines are injected.
 
-    `market` gives what is known of a symbol at the exchange that orders go to; by default there is none.
+    `market` gives what is known of the exchange that orders go to; None where none is traded on.
 
     `handler_deadline_ms`: how long one message may take before its actor counts as hung. `on_quarantine`: what becomes
     of the position of a quarantined trader: "limits" (stop loss and take profit act on), "sell" (at once) or "hold".
@@ -133,7 +128,7 @@ class Parts(msgspec.Struct, frozen=True):
     exchange_now_ms: Callable[[], int]
     memories: Memories
     handler_deadline_ms: int
-    market: Callable[[str], MarketView | None] = no_market
+    market: MarketBook | None = None
     on_quarantine: str = "limits"
     account: AccountParts | None = None
 
@@ -170,7 +165,7 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
             memories.portfolio,
             memories.traders,
             last_counted,
-            parts.market,
+            parts.market.view if parts.market is not None else lambda symbol: None,
         )
 
     def account(at: AccountParts) -> Callable[[Context], AccountActor]:
@@ -192,6 +187,7 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
             store,
             memories.traders[settings.symbol],
             parts.exchange_now_ms,
+            parts.market,
         )
 
     def feed(settings: FeedSettings) -> Callable[[Context], FeedActor]:

@@ -30,7 +30,7 @@ from bot.messages import (
     Skipped,
     Taken,
 )
-from bot.ports import OrderJournal, Store
+from bot.ports import MarketBook, OrderJournal, Store
 from bot.supervision import Actor, Context, Timer
 
 ATTEMPT_NOTE = "attempt/"
@@ -82,6 +82,7 @@ class TraderActor(Actor):
         store: Store,
         memory: Cell[TraderMemory],
         exchange_now_ms: Callable[[], int],
+        market: MarketBook | None = None,
     ) -> None:
         super().__init__(context)
         self._settings = settings
@@ -92,6 +93,7 @@ class TraderActor(Actor):
         self._store = store
         self._cell = memory
         self._now_ms = exchange_now_ms
+        self._market = market
         self._memory = memory.value
         self._doubts: dict[str, OrderIntent] = {}
         self._booked: set[tuple[str, int]] = set()
@@ -371,6 +373,8 @@ class TraderActor(Actor):
                 self._end(Settled(known.intent, known.status, known.fills))
             return
         self._change(pending=pending)
+        if self._market is not None:
+            self._market.look(kline.symbol, kline.close)
         self.context.tell(
             addresses.PORTFOLIO,
             OrderProposal(order_id, kline.symbol, pending.signal, kline.close, kline.event_time),

@@ -32,6 +32,7 @@ from bot.app.control import ControlError, ControlServer
 from bot.app.data_directory import DataDirectory, Identity
 from bot.app.health import Watchdog, trouble
 from bot.app.keys import Keys, find_keys
+from bot.app.market_watch import TICK_MS, MarketWatch
 from bot.app.snapshot import BALANCES_NOTE, Snapshot, SymbolView, encode_balances, stored_views, take_snapshot
 from bot.app.trading import (
     RULES_NOTE,
@@ -48,7 +49,7 @@ from bot.domain.kline import INTERVALS_MS
 from bot.domain.money import add, plain
 from bot.domain.order_id import order_prefix
 from bot.gateway import OrderGateway
-from bot.messages import Flatten, Notice
+from bot.messages import BalancesReported, Flatten, Notice, RulesChanged
 from bot.ports import Consequence, Exchange, ExchangeError, ExchangeUnavailable, StoreError
 from bot.simulator import SimulatedExchange, SimulatorConfig
 from bot.supervision import ActorSystem, Address, KillRefused, NotRunning, SystemClock
@@ -58,7 +59,7 @@ T = TypeVar("T")
 STOP_DEADLINE_MS = 8_000
 """Of the ten seconds that a stop may take; the rest is for the embedded exchange and the files."""
 
-NEWS_EVERY_S = 10.0
+NEWS_EVERY_MS = 10_000
 """How often balances are asked for; the clock is measured every few minutes."""
 
 WALLET_NOTE = "wallet"
@@ -117,6 +118,7 @@ class BotSystem:
         self._cancelled = self._stopping
         self._idle: tuple[SymbolView, ...] = ()
         self._flattened: dict[str, int] = {}
+        self._watch: MarketWatch | None = None
         self._watchdog = Watchdog(self.trouble)
         self._system = ActorSystem(self._clock, lanes=LANES, on_event=self._on_event, on_escalate=self._on_escalate)
 
@@ -180,7 +182,6 @@ class BotSystem:
             exchange = account
             rules = self._reached(lambda: exchange.rules(settings.symbols), urls.trading_rest)
         self._reached(history.now_ms, urls.market_rest)
-        threading.Thread(target=self._keep_asking, args=(history, account), name="exchange-news", daemon=True).start()
         rules = self._with_rules_of_the_book(rules)
         quote_asset = one_quote_asset(rules)
         self._idle = stored_views(
@@ -189,6 +190,17 @@ class BotSystem:
         self._journal.set_note(RULES_NOTE, encode_rules(rules))
         self._note_cash(exchange, quote_asset)
         self._store.record_run(run_of(settings, self._clock.now_ms()))
+        if account is not None:
+            self._watch = MarketWatch(
+                account,
+                rules,
+                settings.symbols,
+                self.memories.account,
+                self._clock,
+                self._on_rules,
+                sizing_parameters(settings).limits,
+            )
+            self._watch.tick()
         stream = BinanceMarketStream(urls.market_ws, on_bad_frame=self._on_bad_frame)
         parts = Parts(
             feeds=tuple(
@@ -214,6 +226,7 @@ class BotSystem:
             handler_deadline_ms=settings.handler_deadline_ms,
             on_quarantine=settings.on_quarantine,
             account=self._account_parts(account, urls),
+            market=self._watch,
         )
         # Said when nothing is left to refuse, before anything is bought.
         if settings.mode in WITH_ACCOUNT:
@@ -223,6 +236,7 @@ class BotSystem:
         self._system.start(child_specs(parts))
         if directory.is_flattening():
             self._tell_flatten()
+        threading.Thread(target=self._keep_asking, args=(history, account), name="exchange-news", daemon=True).start()
         self._control = ControlServer(directory.control_socket, self._on_request)
         self._control.start()
         self._watchdog.ready()
@@ -392,16 +406,36 @@ class BotSystem:
         )
 
     def _keep_asking(self, history: BinanceMarketHistory, account: BinanceExchange | None) -> None:
-        """Have the exchange's clock measured and the balances known, off the path of every kline and order."""
-        assert self._journal is not None
-        while True:
+        """Have clock, prices, rules and balances known, off the path of every kline and order."""
+        asked_ms = -NEWS_EVERY_MS
+        while not self._stopping.wait(TICK_MS / 1000):
+            self._forget_flatten()
+            if self._watch is not None:
+                self._watch.tick()
+            if self._clock.monotonic_ms() - asked_ms < NEWS_EVERY_MS:
+                continue
+            asked_ms = self._clock.monotonic_ms()
             with suppress(ExchangeError, StoreError):
                 history.now_ms()
                 if account is not None:
-                    self._journal.set_note(BALANCES_NOTE, encode_balances(account.balances()))
-            self._forget_flatten()
-            if self._stopping.wait(NEWS_EVERY_S):
-                return
+                    self._note_balances(account.balances())
+
+    def _note_balances(self, balances: Mapping[str, tuple[Decimal, Decimal]]) -> None:
+        assert self._journal is not None
+        self._journal.set_note(BALANCES_NOTE, encode_balances(balances))
+        rows = tuple((asset, free, locked) for asset, (free, locked) in balances.items())
+        self._system.tell(addresses.ACCOUNT, BalancesReported(rows, self._clock.now_ms()))
+
+    def _on_rules(self, changed: Mapping[str, SymbolRules]) -> None:
+        """The exchange changed trading rules: whoever uses them is told, and they are noted for the next reader."""
+        assert self._journal is not None
+        told = RulesChanged(tuple(changed.values()))
+        for to in (addresses.PORTFOLIO, *(addresses.trader(symbol) for symbol in changed)):
+            self._system.tell(to, told)
+        known = decode_rules(self._journal.get_note(RULES_NOTE))
+        self._journal.set_note(RULES_NOTE, encode_rules({**known, **changed}))
+        text = f"the exchange changed the trading rules of {', '.join(changed)}"
+        self._system.tell(addresses.MONITOR, Notice("exchange", "info", text, self._clock.now_ms()))
 
     def _on_request(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         command = request["command"]
@@ -432,6 +466,8 @@ class BotSystem:
     def _on_consequence(self, consequence: Consequence, symbol: str, detail: str) -> None:
         """Do what a refusal means beyond its order. Called by traders, so it asks nobody and waits for nothing."""
         if consequence is Consequence.REFRESH_RULES:
+            if self._watch is not None:
+                self._watch.read_rules_soon()
             return
         if consequence is Consequence.HALT:
             self.directory.halt(f"since the exchange said: {detail}")

@@ -70,10 +70,11 @@ def size_order(
     (backtest, replay), and then the contract's section 1 alone decides. `recent_orders` are those of the last minute.
 
     The contract's reasons come first, so that a run against an exchange names them as a backtest does; then what the
-    exchange would refuse (`SymbolRules.refusal`), then PRICE and ORDER_RATE.
+    exchange would refuse (`SymbolRules.refusal`), then PRICE and ORDER_RATE. A person's command to sell all is a MARKET
+    order at whatever price.
     """
     rules, limit = ledger.rules[symbol], None
-    if market is not None and parameters.max_slippage_bps is not None:
+    if market is not None and parameters.max_slippage_bps is not None and not signal.is_flatten:
         limit = limit_price(rules, signal.side, close, parameters.max_slippage_bps, market)
     if signal.side is Side.SELL:
         sized = _size_sell(ledger, symbol, signal, close, parameters, limit)
@@ -86,7 +87,7 @@ def size_order(
     order = PlannedOrder(signal.side, sized.quantity, close, limit)
     return (
         rules.refusal(order, market)
-        or price_refusal(order, market, now_ms, parameters.limits)
+        or (None if signal.is_flatten else price_refusal(order, market, now_ms, parameters.limits))
         or _rate_refusal(signal.side, recent_orders, parameters.limits)
         or sized
     )

@@ -10,7 +10,7 @@ from decimal import Decimal
 from bot.actors import addresses
 from bot.actors.cells import Cell, PortfolioMemory, TraderMemory
 from bot.actors.portfolio import START_CASH_NOTE, PortfolioActor
-from bot.actors.supervisor import LANES, no_market
+from bot.actors.supervisor import LANES
 from bot.actors.trader import TraderActor, TraderSettings
 from bot.domain.decision import Decision
 from bot.domain.risk import RiskLimits
@@ -88,7 +88,7 @@ class Pump:
 
         def portfolio(context):
             return PortfolioActor(
-                context, self.sizing, self.rules, self.journal, self.wallet, self.traders, self._last_counted, no_market
+                context, self.sizing, self.rules, self.journal, self.wallet, self.traders, self._last_counted, lambda symbol: None
             )
 
         def trader(symbol):

@@ -1,0 +1,123 @@
+"""What is asked of the exchange beside trading, off the path of every kline and order: prices and rules."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from functools import partial
+
+from bot.actors.cells import AccountMemory, Cell
+from bot.domain.account import BookPrice
+from bot.domain.filters import PlannedOrder, SymbolRules
+from bot.domain.market import MarketView
+from bot.domain.money import ZERO, add
+from bot.domain.order import Side
+from bot.domain.risk import RiskLimits
+from bot.domain.sizing import price_refusal
+from bot.ports import Account, ExchangeError
+from bot.supervision import Clock
+
+TICK_MS = 1_000
+BOOK_EVERY_MS = 2_000
+"""The best prices of all symbols weigh 4 of the 6,000 a minute."""
+MOST_AVERAGES_A_TICK = 5
+"""The average price is asked symbol by symbol and weighs 2: a tenth of the budget at most, however many there are."""
+RULES_EVERY_MS = 3_600_000
+RULES_AGAIN_MS = 10_000
+"""How soon after a refusal the rules are read again, however many refusals there are."""
+
+
+class MarketWatch:
+    """The last known prices at the trading exchange. `view` and `look` are called by actors, `tick` by one thread.
+
+    `look` asks the exchange only where the last known price is old or far from the close that is to be traded on, so
+    that a price that was merely slow to come refuses nothing.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        rules: Mapping[str, SymbolRules],
+        symbols: Sequence[str],
+        balances: Cell[AccountMemory],
+        clock: Clock,
+        on_rules: Callable[[Mapping[str, SymbolRules]], None],
+        limits: RiskLimits,
+    ) -> None:
+        self._account = account
+        self._rules = dict(rules)
+        self._symbols = tuple(symbols)
+        self._balances = balances
+        self._clock = clock
+        self._on_rules = on_rules
+        self._limits = limits
+        self._prices: dict[str, tuple[BookPrice, int]] = {}
+        self._averages: dict[str, Decimal] = {}
+        self._next_average = 0
+        self._book_due = 0
+        self._rules_read = clock.monotonic_ms()
+        self._rules_due = self._rules_read + RULES_EVERY_MS
+        self._lock = threading.Lock()
+
+    def view(self, symbol: str) -> MarketView:
+        """Return what is known of a symbol now; never asks."""
+        price, as_of_ms = self._prices.get(symbol, (None, 0))
+        base = self._rules[symbol].base_asset
+        held = next((add(free, locked) for asset, free, locked in self._balances.value.balances if asset == base), ZERO)
+        return MarketView(
+            bid=price.bid if price is not None else ZERO,
+            ask=price.ask if price is not None else ZERO,
+            average_price=self._averages.get(symbol, ZERO),
+            as_of_ms=as_of_ms,
+            held_base=held,
+        )
+
+    def look(self, symbol: str, close: Decimal) -> None:
+        """Make sure that a symbol's price is known well enough to judge `close` by it. Never raises."""
+        order = PlannedOrder(Side.BUY, ZERO, close)
+        if price_refusal(order, self.view(symbol), self._clock.now_ms(), self._limits) is not None:
+            self._ask(lambda: self._read_book((symbol,)))
+
+    def read_rules_soon(self) -> None:
+        """The rules that are known were refused by the exchange: read them again."""
+        with self._lock:
+            self._rules_due = min(self._rules_due, self._rules_read + RULES_AGAIN_MS)
+
+    def tick(self) -> None:
+        """Ask what is due. Never raises: what was not answered is asked again at the next tick."""
+        now = self._clock.monotonic_ms()
+        if now >= self._book_due and self._ask(lambda: self._read_book(self._symbols)):
+            self._book_due = now + BOOK_EVERY_MS
+        for _ in range(min(MOST_AVERAGES_A_TICK, -(-len(self._symbols) // 10))):
+            symbol = self._symbols[self._next_average % len(self._symbols)]
+            self._next_average += 1
+            self._ask(partial(self._read_average, symbol))
+        with self._lock:
+            is_due = now >= self._rules_due
+        if is_due and self._ask(self._read_rules):
+            with self._lock:
+                self._rules_read = self._clock.monotonic_ms()
+                self._rules_due = self._rules_read + RULES_EVERY_MS
+
+    def _read_book(self, symbols: Sequence[str]) -> None:
+        prices = self._account.book_prices(symbols)
+        now = self._clock.now_ms()
+        for symbol, price in prices.items():
+            self._prices[symbol] = (price, now)
+
+    def _read_average(self, symbol: str) -> None:
+        self._averages[symbol] = self._account.average_price(symbol)
+
+    def _read_rules(self) -> None:
+        rules = self._account.rules(self._symbols)
+        changed = {symbol: new for symbol, new in rules.items() if self._rules.get(symbol) != new}
+        if changed:
+            self._rules.update(changed)
+            self._on_rules(changed)
+
+    @staticmethod
+    def _ask(question: Callable[[], None]) -> bool:
+        try:
+            question()
+        except ExchangeError:
+            return False
+        return True
