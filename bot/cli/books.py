@@ -29,7 +29,7 @@ from bot.research.report import trade_json
 
 def klines(arguments: argparse.Namespace) -> int:
     """Print the stored klines, oldest first."""
-    directory = _directory(arguments)
+    directory = directory_of(arguments)
     with SqliteStore.read_only(directory.history) as store:
         found = store.klines(symbol=arguments.symbol)
         if arguments.json:
@@ -41,7 +41,7 @@ def klines(arguments: argparse.Namespace) -> int:
 
 def trades(arguments: argparse.Namespace) -> int:
     """Print the stored trades, oldest first."""
-    directory = _directory(arguments)
+    directory = directory_of(arguments)
     with SqliteStore.read_only(directory.history) as store:
         found = store.trades(symbol=arguments.symbol)
         if arguments.json:
@@ -56,7 +56,7 @@ def trades(arguments: argparse.Namespace) -> int:
 
 def wallet(arguments: argparse.Namespace) -> int:
     """Print cash, positions and equity."""
-    snapshot = stored_snapshot(_directory(arguments))
+    snapshot = stored_snapshot(directory_of(arguments))
     if arguments.json:
         print(json.dumps(snapshot.wallet_json()))
     else:
@@ -66,7 +66,7 @@ def wallet(arguments: argparse.Namespace) -> int:
 
 def status(arguments: argparse.Namespace) -> int:
     """Print what runs and what it owns; with --healthy return 1 unless a bot runs whose feeds are fresh."""
-    directory = _directory(arguments, must_exist=False)
+    directory = directory_of(arguments, must_exist=False)
     state = _status(directory)
     trouble = state.get("trouble", "no bot is running here")
     if arguments.json:
@@ -114,7 +114,7 @@ def dead_letters(arguments: argparse.Namespace) -> int:
 
 def halt(arguments: argparse.Namespace) -> int:
     """Let no order leave from now on, over restarts, until `resume`; with --flatten but those that sell all."""
-    directory = _directory(arguments)
+    directory = directory_of(arguments)
     pid = directory.running_pid()
     bot_here = "no bot runs there now" if pid is None else f"the bot there, process {pid}, goes on without orders"
     before = directory.halted()
@@ -144,7 +144,7 @@ def _sell_all_command(directory: DataDirectory) -> str:
 
 def resume(arguments: argparse.Namespace) -> int:
     """Let orders leave again; 0 also if they were not halted."""
-    directory = _directory(arguments, must_exist=False)
+    directory = directory_of(arguments, must_exist=False)
     before = directory.halted()
     try:
         was_halted = directory.resume()
@@ -153,7 +153,7 @@ def resume(arguments: argparse.Namespace) -> int:
     if was_halted:
         print(f"resumed: orders leave {directory.path} again (it was halted {before})")
     else:
-        print(f"{_directory(arguments).path} was not halted")
+        print(f"{directory_of(arguments).path} was not halted")
     return 0
 
 
@@ -165,7 +165,7 @@ def _user() -> str:
 
 
 def _running(arguments: argparse.Namespace) -> DataDirectory:
-    directory = _directory(arguments)
+    directory = directory_of(arguments)
     if directory.running_pid() is None:
         raise ControlError(f"no bot runs on {directory.path}; start one with: run --data-dir {directory.path}")
     return directory
@@ -181,7 +181,8 @@ def _status(directory: DataDirectory) -> dict[str, Any]:
     return stored_snapshot(directory).as_json()
 
 
-def _directory(arguments: argparse.Namespace, must_exist: bool = True) -> DataDirectory:
+def directory_of(arguments: argparse.Namespace, must_exist: bool = True) -> DataDirectory:
+    """Return the directory that was named, else the configured one. Raises DataDirectoryError without a book in it."""
     path = arguments.data_dir or load_settings().directory
     directory = DataDirectory(path)
     if must_exist and directory.identity() is None:

@@ -89,13 +89,15 @@ def _status_of(error: Exception) -> int | None:
     from bot.app.data_directory import DataDirectoryError
     from bot.app.replay import ReplayError
     from bot.app.system import StartError
+    from bot.app.why import WhyError
     from bot.config import ConfigError
     from bot.ports import ConfigurationRefused, ExchangeError, KeysUnavailable, StoreError
     from bot.research.files import FileError
     from bot.simulator import SimulatorError
 
     # The simulated exchange complains before it serves, so of what it was given: symbols, files, port, directory.
-    if isinstance(error, ConfigError | FileError | DataDirectoryError | ConfigurationRefused | SimulatorError):
+    bad_input = ConfigError | FileError | DataDirectoryError | ConfigurationRefused | SimulatorError | WhyError
+    if isinstance(error, bad_input):
         return USAGE
     if isinstance(error, StartError | ReplayError | StoreError | ControlError | ExchangeError | KeysUnavailable):
         return FAILED
@@ -207,6 +209,12 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument("--symbol", metavar="A", help="only this one")
         if name == "status":
             one.add_argument("--healthy", action="store_true", help="exit 1 unless a bot runs and its feeds are fresh")
+
+    one = _command(commands, "why", "what was decided at a moment or for an order, and why", ("why", "why"))
+    one.add_argument("what", metavar="SYMBOL TIME | CLIENT_ORDER_ID", help="such as BTCUSDT 07:44:38, or an order's id")
+    one.add_argument("time", nargs="?", metavar="", help="now, 07:44:38 (today), 2026-11-28T07:44:38, or ms; in UTC")
+    _data_dir(one)
+    one.add_argument("--json", action="store_true")
 
     for name, text in (
         ("halt", "let no order leave, over restarts too, until `resume`; the bot need not run"),

@@ -117,7 +117,7 @@ def klines_table(klines: Iterable[Kline], last: int = LAST) -> RenderableType:
         for kline in rows
     ]
     names = ("symbol", "opened", "open", "high", "low", "close", "volume", "done")
-    return Group(_block(title, names, cells, right=range(2, 7), gap=" "), *_rest(len(rows), total))
+    return Group(block(title, names, cells, right=range(2, 7), gap=" "), *_rest(len(rows), total))
 
 
 def trades_table(trades: Iterable[Trade], last: int = LAST) -> RenderableType:
@@ -139,7 +139,7 @@ def trades_table(trades: Iterable[Trade], last: int = LAST) -> RenderableType:
         for trade in rows
     ]
     names = ("time", "side", "symbol", "quantity", "price", "fee", "reason")
-    return Group(_block(title, names, cells, right=(3, 4, 5), gap=" "), *_rest(len(rows), total))
+    return Group(block(title, names, cells, right=(3, 4, 5), gap=" "), *_rest(len(rows), total))
 
 
 def wallet_table(snapshot: Snapshot) -> RenderableType:
@@ -165,7 +165,7 @@ def wallet_table(snapshot: Snapshot) -> RenderableType:
     title = f"wallet of the {snapshot.mode} bot, amounts in {asset or 'the quote asset'}"
     foot = f"began with {money(snapshot.start_cash)}" + (f", so far {share}" if share else "")
     names = ("", "quantity", "last price", "value", "P/L")
-    return Group(_block(title, names, cells, right=range(1, 5)), Text(foot))
+    return Group(block(title, names, cells, right=range(1, 5)), Text(foot))
 
 
 def status_table(status: Mapping[str, Any]) -> RenderableType:
@@ -209,7 +209,7 @@ def dead_letters_table(letters: Sequence[Mapping[str, Any]]) -> RenderableType:
         [str(one["number"]), utc(one["time"]), one_line(one["name"]), one["message_type"], one_line(one["error"])]
         for one in letters
     ]
-    return _block("dead letters", ("number", "time (UTC)", "actor", "message", "error"), cells, right=(0,))
+    return block("dead letters", ("number", "time (UTC)", "actor", "message", "error"), cells, right=(0,))
 
 
 def report_table(report: RunReport, fee: Decimal) -> RenderableType:
@@ -232,7 +232,7 @@ def report_table(report: RunReport, fee: Decimal) -> RenderableType:
         ["fees paid", money(report.commissions_in_quote()), money(multiply(report.start_cash, fee))],
     ]
     title = f"{', '.join(one.symbol for one in report.symbols)}, amounts in {report.symbols[0].quote_asset}"
-    table = _block(title, ("", "the rule", "buy-and-hold"), cells, right=(1, 2))
+    table = block(title, ("", "the rule", "buy-and-hold"), cells, right=(1, 2))
     return Group(table, Text(), Text(verdict(report, fee)))
 
 
@@ -268,7 +268,7 @@ def _status_symbols(symbols: Mapping[str, Mapping[str, Any]]) -> Text:
         seen = "none" if view["last_kline_ms"] is None else utc(view["last_kline_ms"])
         value = price(None if view["price"] is None else Decimal(view["price"]))
         cells.append([symbol, value, quantity(Decimal(view["position"])), seen])
-    return _block("", ("symbol", "price", "position", "last kline (UTC)"), cells, right=(1, 2))
+    return block("", ("symbol", "price", "position", "last kline (UTC)"), cells, right=(1, 2))
 
 
 def _status_actors(actors: Sequence[Mapping[str, Any]]) -> Text:
@@ -276,7 +276,7 @@ def _status_actors(actors: Sequence[Mapping[str, Any]]) -> Text:
         [actor["name"], actor["state"], str(actor["restarts"]), str(actor["mailbox"]), duration(actor["uptime_s"])]
         for actor in actors
     ]
-    return _block("", ("actor", "state", "restarts", "waiting", "up for"), cells, right=(2, 3, 4))
+    return block("", ("actor", "state", "restarts", "waiting", "up for"), cells, right=(2, 3, 4))
 
 
 def _newest(items: Iterable[_Row], count: int) -> tuple[list[_Row], int]:
@@ -301,7 +301,7 @@ def _span(first_ms: int, last_ms: int) -> str:
     return f"{utc(first_ms, '%Y-%m-%d %H:%M')} to {utc(last_ms, '%Y-%m-%d %H:%M')} UTC"
 
 
-def _block(
+def block(
     title: str, names: Sequence[str], cells: Iterable[Sequence[_Cell]], right: Collection[int], gap: str = "  "
 ) -> Text:
     """Return a titled table; strings of any origin are shown as they are, a line too long ends in an ellipsis."""

@@ -10,6 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from bot.domain.kline import Kline
+from bot.domain.money import plain
 from bot.domain.strategy import Thresholds
 
 
@@ -44,6 +45,8 @@ class Decided(StrEnum):
 
 DERIVED = frozenset({Decided.HOLD, Decided.OPEN_KLINE})
 """Names that follow from the stored messages and the run's settings alone: counted, never stored."""
+UNKNOWN = "UNKNOWN"
+"""No decision's name, but what is said where none is stored and none follows."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -76,6 +79,28 @@ def is_same_message(kline: Kline, last: Kline) -> bool:
 def one_more(counts: Mapping[str, int], name: str) -> dict[str, int]:
     """Return the counts with one more under `name`; the given ones stay as they are."""
     return {**counts, name: counts.get(name, 0) + 1}
+
+
+def derived(kline: Kline, thresholds: Thresholds | None, position: Decimal, only_closed: bool) -> tuple[str, str]:
+    """Return the name and the reason of a decision that was not stored, as they follow from what it was made of.
+
+    `thresholds` are what the kline's close was measured against, `position` what was held when it came.
+    """
+    if only_closed and not kline.is_closed:
+        return Decided.OPEN_KLINE.value, "only closed candles count, and this one was still open"
+    if thresholds is None:
+        return Decided.HOLD.value, "the strategy gave no signal"
+    buy, sell, close = thresholds.buy, thresholds.sell, kline.close
+    if buy is not None and close <= buy:
+        return UNKNOWN, f"{plain(close)} is at or below {plain(buy)}, but no decision is stored"
+    if sell is not None and close >= sell:
+        bound = f"{plain(close)} is at or above {plain(sell)}"
+        if position > 0:
+            return UNKNOWN, f"{bound} and {plain(position)} was held, but no decision is stored"
+        return Decided.HOLD.value, f"{bound}, but nothing was held that could be sold"
+    bounds = [f"above {plain(buy)} (buys at or below)"] if buy is not None else []
+    bounds += [f"below {plain(sell)} (sells at or above)"] if sell is not None else []
+    return Decided.HOLD.value, f"{plain(close)} is {' and '.join(bounds) or 'measured against nothing'}"
 
 
 class Run(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from bot.adapters.sqlite import SqliteStore
 from bot.adapters.sqlite import store as sqlite_store
+from bot.domain.decision import Run
 from bot.domain.order import Side, Trade
 from bot.ports import StoreError
 from bot.supervision import ActorFailed, ActorQuarantined, ActorRestarted, ActorStarted
@@ -398,7 +399,48 @@ def test_the_last_klines_are_found_without_reading_the_others(history, closed_on
     assert steps(klines_of(*range(1, 5_000))) < 2 * few
 
 
+LOOKS = {
+    "span": lambda store, key: store.span("BTCUSDT"),
+    "kline_at": lambda store, key: store.kline_at("BTCUSDT", key[2]),
+    "klines_before": lambda store, key: store.klines_before("BTCUSDT", key, 3),
+    "klines_before, closed": lambda store, key: store.klines_before("BTCUSDT", key, 3, True),
+    "klines_from": lambda store, key: store.klines_from("BTCUSDT", key, 3),
+    "decision_at": lambda store, key: store.reasons.decision_at("BTCUSDT", key[2]),
+    "decision_of": lambda store, key: store.reasons.decision_of("bh-50"),
+    "decisions_before": lambda store, key: store.reasons.decisions_before("BTCUSDT", key, 3),
+    "decisions_from": lambda store, key: store.reasons.decisions_from("BTCUSDT", key, 3),
+    "events": lambda store, key: store.reasons.events(["trader/BTCUSDT"], key[2] - 60_000, key[2] + 60_000),
+    "run_at": lambda store, key: store.reasons.run_at(key[2]),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_what_why_asks_is_found_without_reading_the_rest(history, look):
+    """Also counted in steps of SQLite's machine."""
+
+    def steps(minutes):
+        klines = klines_of(*range(1, minutes))
+        decisions = [a_decision("CASH", kline, client_order_id=f"bh-{n}") for n, kline in enumerate(klines)]
+        events = [ActorStarted("trader/BTCUSDT", n, "trader", kline.event_time) for n, kline in enumerate(klines)]
+        history.write(klines, [], decisions, events)
+        for kline in klines:
+            history.record_run(Run(kline.event_time, "demo", "a:b", {}, only_closed=False))
+        kline = klines[50]
+        key = (kline.open_time, kline.is_closed, kline.event_time)
+        return steps_of(history, lambda: LOOKS[look](history, key))
+
+    few = steps(100)
+    assert steps(3_000) < 2 * few
+
+
 def last_klines_steps(store, closed_only):
+    def look():
+        assert len(store.last_klines("BTCUSDT", 10, closed_only)) == 10
+
+    return steps_of(store, look)
+
+
+def steps_of(store, look):
     steps = 0
 
     def step():
@@ -414,7 +456,7 @@ def last_klines_steps(store, closed_only):
 
     store._database._open_reader = open_counting
     try:
-        assert len(store.last_klines("BTCUSDT", 10, closed_only)) == 10
+        look()
     finally:
         store._database._open_reader = opened
     return steps

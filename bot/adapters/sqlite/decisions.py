@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from bot.adapters.sqlite.database import Migration
+from bot.adapters.sqlite.database import Database, Migration
 from bot.domain.decision import Decision, Run
 from bot.domain.money import plain
 from bot.domain.strategy import Thresholds
@@ -58,6 +58,13 @@ _DECISION_COLUMNS = (
 )
 
 
+_NEWEST = "open_time DESC, is_closed DESC, event_time DESC"
+_runs = msgspec.json.Decoder(Run)
+
+MessageKey = tuple[int, bool, int]
+"""A message's place among those of its symbol: open_time, is_closed, event_time."""
+
+
 class ActorEvent(msgspec.Struct, frozen=True):
     """An event about the actor `name` as it is stored: `event` is its type's name, `detail` one line, `time` ms UTC."""
 
@@ -65,6 +72,69 @@ class ActorEvent(msgspec.Struct, frozen=True):
     time: int
     event: str
     detail: str
+
+
+class Reasons:
+    """Reads why. Every method reads one consistent state and raises StoreError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def decision_of(self, client_order_id: str) -> Decision | None:
+        """Return the decision whose signal has this id."""
+        found = self._decisions("client_order_id = ? AND client_order_id <> ''", (client_order_id,), "LIMIT 1")
+        return found[0] if found else None
+
+    def decision_at(self, symbol: str, time_ms: int) -> Decision | None:
+        """Return the decision of the last message in message order whose event_time is not after `time_ms`."""
+        condition = "symbol = ? AND open_time <= ? AND event_time <= ?"
+        found = self._decisions(condition, (symbol, time_ms, time_ms), f"ORDER BY {_NEWEST} LIMIT 1")
+        return found[0] if found else None
+
+    def decisions_before(self, symbol: str, key: MessageKey, count: int) -> list[Decision]:
+        """Return the last `count` decisions before a place in message order, oldest first."""
+        condition = "symbol = ? AND (open_time, is_closed, event_time) < (?, ?, ?)"
+        return self._decisions(condition, (symbol, *key, count), f"ORDER BY {_NEWEST} LIMIT ?")[::-1]
+
+    def decisions_from(self, symbol: str, key: MessageKey, count: int) -> list[Decision]:
+        """Return the first `count` decisions at or behind a place in message order, oldest first."""
+        condition = "symbol = ? AND (open_time, is_closed, event_time) >= (?, ?, ?)"
+        return self._decisions(condition, (symbol, *key, count), "ORDER BY open_time, is_closed, event_time LIMIT ?")
+
+    def events(self, names: Iterable[str], since_ms: int, until_ms: int) -> list[ActorEvent]:
+        """Return the events about these actors between two times, both included, oldest first."""
+        found: list[ActorEvent] = []
+        with self._database.reading() as connection:
+            for name in names:
+                rows = connection.execute(
+                    "SELECT name, time, event, detail FROM actor_events WHERE name = ? AND time BETWEEN ? AND ?",
+                    (name, since_ms, until_ms),
+                )
+                found += [ActorEvent(*row) for row in rows]
+        return sorted(found, key=lambda event: (event.time, event.name))
+
+    def runs(self, since_ms: int, until_ms: int) -> list[Run]:
+        """Return the runs that began between two times, both included, oldest first."""
+        return self._runs("WHERE start_time BETWEEN ? AND ? ORDER BY start_time", (since_ms, until_ms))
+
+    def run_at(self, time_ms: int) -> Run | None:
+        """Return the last run that had begun at a time; where that is none, the first of all, None if there is none."""
+        return next(
+            iter(
+                self._runs("WHERE start_time <= ? ORDER BY start_time DESC LIMIT 1", (time_ms,))
+                or self._runs("ORDER BY start_time LIMIT 1", ())
+            ),
+            None,
+        )
+
+    def _runs(self, condition: str, parameters: tuple[int, ...]) -> list[Run]:
+        with self._database.reading() as connection:
+            return [_runs.decode(row[0]) for row in connection.execute(f"SELECT run FROM runs {condition}", parameters)]
+
+    def _decisions(self, condition: str, parameters: tuple[Any, ...], order: str) -> list[Decision]:
+        with self._database.reading() as connection:
+            query = f"SELECT {_DECISION_COLUMNS} FROM decisions WHERE {condition} {order}"
+            return [_decision(row) for row in connection.execute(query, parameters)]
 
 
 def write_decisions(connection: sqlite3.Connection, decisions: Iterable[Decision]) -> None:

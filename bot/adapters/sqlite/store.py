@@ -13,7 +13,7 @@ from typing import Any, Self
 import msgspec
 
 from bot.adapters.sqlite.database import Database, DatabaseOwner, Migration
-from bot.adapters.sqlite.decisions import REASONS, write_decisions, write_events, write_run
+from bot.adapters.sqlite.decisions import REASONS, MessageKey, Reasons, write_decisions, write_events, write_run
 from bot.domain.decision import Decision, Run
 from bot.domain.kline import Kline, kline_key
 from bot.domain.money import plain
@@ -198,6 +198,49 @@ class SqliteStore(DatabaseOwner):
     def trade_count(self, symbol: str | None = None) -> int:
         """Return how many trades are stored, of one symbol or of all."""
         return self._count("Crypto_Trades", symbol)
+
+    @property
+    def reasons(self) -> Reasons:
+        """What is stored of why."""
+        return Reasons(self._database)
+
+    def trade(self, symbol: str, client_order_id: str) -> Trade | None:
+        """Return the trade that an order made, None if it made none or it is not stored."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                f"SELECT {_TRADE_COLUMNS} FROM Crypto_Trades WHERE symbol = ? AND client_order_id = ?",
+                (symbol, client_order_id),
+            ).fetchone()
+        return None if row is None else _trade(row)
+
+    def span(self, symbol: str) -> tuple[int, int] | None:
+        """Return the event_time of a symbol's first and last kline, None if it has none."""
+        order = "open_time {0}, is_closed {0}, event_time {0}"
+        query = "SELECT event_time FROM Crypto_Table WHERE symbol = ? ORDER BY " + order + " LIMIT 1"
+        with self._database.reading() as connection:
+            first, last = (connection.execute(query.format(way), (symbol,)).fetchone() for way in ("ASC", "DESC"))
+        return None if first is None else (first[0], last[0])
+
+    def kline_at(self, symbol: str, time_ms: int) -> Kline | None:
+        """Return the last kline in message order whose event_time is not after `time_ms`."""
+        found = self._newest_klines("symbol = ? AND open_time <= ? AND event_time <= ?", (symbol, time_ms, time_ms), 1)
+        return found[0] if found else None
+
+    def klines_before(self, symbol: str, key: MessageKey, count: int, closed_only: bool = False) -> list[Kline]:
+        """Return the last `count` klines (or closed klines) before a place in message order, oldest first."""
+        condition = "symbol = ? AND (open_time, is_closed, event_time) < (?, ?, ?)"
+        return self._newest_klines(condition + (" AND is_closed = 1" if closed_only else ""), (symbol, *key), count)
+
+    def klines_from(self, symbol: str, key: MessageKey, count: int) -> list[Kline]:
+        """Return the first `count` klines at or behind a place in message order, oldest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                f"SELECT {_KLINE_COLUMNS} FROM Crypto_Table "
+                "WHERE symbol = ? AND (open_time, is_closed, event_time) >= (?, ?, ?) "
+                "ORDER BY open_time, is_closed, event_time, kline_key LIMIT ?",
+                (symbol, *key, count),
+            ).fetchall()
+        return [_kline(row) for row in rows]
 
     def prune(self, before_ms: int, events_before_ms: int) -> int:
         """Delete unclosed klines with an open_time before `before_ms`; return how many went.
