@@ -34,6 +34,7 @@ Where the contract leaves it open:
   `order.place` alone. `reply` and `delay` find a request of the WebSocket API under the path /ws-api/v3 and its method
   ("order.place"), or as the REST request that it stands for ("/api/v3/order", "POST"). A `reply` of JSON is sent as the
   result, or from status 400 on as the error, of a reply with that status; another text is sent as it is.
+* `GET /sim/state` counts requests of the WebSocket API under their methods, and its connections under /ws-api/v3.
 * `POST /sim/balance {"asset", "free"}` sets a free balance as a deposit or a withdrawal does. Answers `{}`.
 """
 

@@ -153,6 +153,8 @@ class Door:
         except sqlite3.Error as error:
             reply = Reply(500, b'{"code":-1000,"msg":"An unknown error occurred while processing the request."}')
             reply.headers["x-sim-error"] = str(error)[:200].replace("\n", " ")
+        if reply.status == 418:
+            self._ws_api.disconnect(raw.address)
         # At least one turn of the loop: the events of an order leave before its reply.
         await asyncio.sleep(reply.delay_ms / 1000)
         if reply.is_cut:

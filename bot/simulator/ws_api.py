@@ -116,12 +116,19 @@ class WsApi:
         """Return the answer to one text frame, faults included."""
         try:
             call = _read(text)
-        except ApiError as error:
-            return self._refused(session, None, error, session.returns_limits)
+        except ApiError as malformed:
+            return self._refused(session, None, self._charged(session, malformed), session.returns_limits)
         try:
             return self._respond(session, call)
         except sqlite3.Error:  # a full disk; what was asked may or may not be in the books
             return self._refused(session, call, ApiError(-1000, TEXTS[-1000]), session.returns_limits)
+
+    def _charged(self, session: Session, malformed: ApiError) -> ApiError:
+        try:
+            self._exchange.request_limits.admit(session.address, 1, self._exchange.now_ms())
+        except ApiError as limited:
+            return limited
+        return malformed
 
     def _respond(self, session: Session, call: _Call) -> Answer:
         faults = self._exchange.faults

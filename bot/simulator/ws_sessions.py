@@ -85,9 +85,13 @@ class WsApiHub:
         for frame in answer.frames:
             connection.send(TEXT, frame)
         if answer.closes:
-            for other, session in list(self._sessions.items()):
-                if session.address == connection.address:
-                    other.send(CLOSE, f"{POLICY_VIOLATION} disconnected")
+            self.disconnect(connection.address)
+
+    def disconnect(self, address: str) -> None:
+        """Close the connections of an address that is banned."""
+        for connection in list(self._sessions):
+            if connection.address == address:
+                connection.send(CLOSE, f"{POLICY_VIOLATION} disconnected")
 
 
 def _event_frame(connection: Connection, subscription: int, event: Event) -> str:

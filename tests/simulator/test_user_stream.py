@@ -1,6 +1,7 @@
 """The WebSocket API and the user data stream over real sockets: order of frames, faults, listenKeys, cuts."""
 
 import json
+import select
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -64,6 +65,14 @@ def test_an_order_by_the_websocket_api_is_told_before_its_reply(listener: WsApiS
     kept = [frame["event"]["e"] for frame in listener._kept]
     assert kept[-1] == "outboundAccountPosition"
     assert set(kept[:-1]) == {"executionReport"}
+
+
+def test_events_leave_before_the_reply_of_rest(wide: LiveClient, listener: WsApiSocket) -> None:
+    for _ in range(20):
+        wide.order(quantity="0.0005")
+        readable, _, _ = select.select([listener.raw.sock], [], [], 0)
+        assert readable
+        listener.events_until("outboundAccountPosition")
 
 
 def test_every_subscriber_is_told(wide: LiveClient, listener: WsApiSocket) -> None:
@@ -306,6 +315,14 @@ def test_a_banned_address_is_disconnected() -> None:
         with pytest.raises(websocket.WebSocketBadStatusException) as refused:
             client.ws_api()
         assert refused.value.status_code == 418
+
+
+def test_a_ban_by_rest_disconnects_too(wide: LiveClient) -> None:
+    socket = wide.ws_api()
+    wide.control("fault", kind="error", code=-1003, status=418, retry_after=1)
+    assert wide.get("/api/v3/ping").status == 418
+    opcode, _ = socket.raw.recv_data(control_frame=True)
+    assert opcode == websocket.ABNF.OPCODE_CLOSE
 
 
 def test_listen_keys_of_us() -> None:

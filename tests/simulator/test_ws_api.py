@@ -79,6 +79,7 @@ def test_malformed_frames(desk: Desk, text: str) -> None:
     frame = json.loads(desk.ws_text(text).frames[0])
     assert (frame["id"], frame["status"]) == (None, 400)
     assert frame["error"] == {"code": -1135, "msg": MALFORMED[text]}
+    assert frame["rateLimits"] == [{**WEIGHT, "count": 1}]
 
 
 def refusal(frame: Any) -> tuple[int, int, str]:
