@@ -57,7 +57,6 @@ class Connection:
 
     def cut(self) -> None:
         """Drop the connection without a close frame; what waited is lost."""
-        self._outbox.clear()
         if self._request.transport is not None:
             self._request.transport.abort()
 

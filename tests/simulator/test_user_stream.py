@@ -180,6 +180,16 @@ def test_an_order_is_executed_without_a_reply(wide: LiveClient, listener: WsApiS
     again.close()
 
 
+def test_a_connection_that_is_cut_hears_no_event_of_its_order(wide: LiveClient) -> None:
+    socket = wide.user_stream()
+    wide.control("fault", kind="ws_api_executed_no_reply")
+    before = len(wide.state()["orders"])
+    socket.post("order.place", ws_signed(wide, dict(ORDER)))
+    with pytest.raises(CUT):
+        socket.read()
+    assert len(wide.state()["orders"]) == before + 1
+
+
 def test_faults_of_the_websocket_api_alone_leave_rest_alone(wide: LiveClient) -> None:
     wide.control("fault", kind="ws_api_lost_no_reply")
     assert wide.order(quantity="0.0005").status == 200
