@@ -48,6 +48,7 @@ METHODS: Mapping[str, str] = {
     "depth": "GET /api/v3/depth",
     "klines": "GET /api/v3/klines",
     "avgPrice": "GET /api/v3/avgPrice",
+    "ticker.24hr": "GET /api/v3/ticker/24hr",
     "ticker.price": "GET /api/v3/ticker/price",
     "ticker.book": "GET /api/v3/ticker/bookTicker",
     PLACE: "POST /api/v3/order",
@@ -59,7 +60,9 @@ METHODS: Mapping[str, str] = {
     "allOrders": "GET /api/v3/allOrders",
     "myTrades": "GET /api/v3/myTrades",
     "account.status": "GET /api/v3/account",
+    "account.commission": "GET /api/v3/account/commission",
     "account.rateLimits.orders": "GET /api/v3/rateLimit/order",
+    "myFilters": "GET /api/v3/myFilters",
     "userDataStream.start": "POST /api/v3/userDataStream",
     "userDataStream.ping": "PUT /api/v3/userDataStream",
     "userDataStream.stop": "DELETE /api/v3/userDataStream",
@@ -174,7 +177,7 @@ class WsApi:
         profile = self._exchange.profile
         key = METHODS.get(method)
         if key is not None:
-            return key in ENDPOINTS and (key not in KEY_ONLY or profile.listen_keys)
+            return key not in KEY_ONLY or profile.listen_keys
         if method in ("session.logon", "session.status", "session.logout", "userDataStream.subscribe"):
             return profile.sessions
         streams = ("userDataStream.subscribe.signature", "userDataStream.unsubscribe", "session.subscriptions")

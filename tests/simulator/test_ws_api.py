@@ -103,6 +103,8 @@ def test_unknown_methods_and_parameters(desk: Desk) -> None:
         ("klines", "klines", {"symbol": "BTCUSDT", "interval": "1m", "limit": 3}),
         ("ticker.price", "ticker/price", {"symbol": "BTCUSDT"}),
         ("ticker.book", "ticker/bookTicker", {"symbol": "BTCUSDT"}),
+        ("ticker.24hr", "ticker/24hr", {"symbols": '["BTCUSDT"]'}),
+        ("depth", "depth", {"symbol": "BTCUSDT", "limit": 101}),
         ("avgPrice", "avgPrice", {"symbol": "BTCUSDT"}),
         ("time", "time", {}),
         ("ping", "ping", {}),
@@ -151,6 +153,10 @@ def test_account_trades_and_counts(desk: Desk) -> None:
     assert placed["status"] == "FILLED"
     trades = desk.ws_signed("myTrades", symbol="BTCUSDT")["result"]
     assert [t["id"] for t in trades] == [f["tradeId"] for f in placed["fills"]]
+    for method, path in {"account.commission": "account/commission", "myFilters": "myFilters"}.items():
+        assert desk.ws_signed(method, symbol="BTCUSDT")["result"] == (
+            desk.signed("GET", f"/api/v3/{path}", symbol="BTCUSDT").json
+        )
     assert desk.ws_signed("account.status")["result"] == desk.signed("GET", "/api/v3/account").json
     counts = desk.ws_signed("account.rateLimits.orders")["result"]
     assert counts == desk.signed("GET", "/api/v3/rateLimit/order").json
@@ -330,3 +336,11 @@ def test_any_frame_is_answered(text: str) -> None:
     assert {"id", "status"} <= set(frame)
     assert ("error" in frame) == (frame["status"] != 200)
     assert not FUZZED.events
+
+
+def test_order_test_reaches_no_book(desk: Desk) -> None:
+    tested = desk.ws_signed("order.test", **{**MARKET_BUY, "quantity": "1"})
+    assert (tested["status"], tested["result"]) == (200, {})
+    assert refusal(desk.ws_signed("order.test", **{**MARKET_BUY, "quantity": "0.000001"}))[1] == -1013
+    assert desk.exchange.state()["orders"] == []
+    assert not desk.events

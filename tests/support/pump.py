@@ -88,7 +88,14 @@ class Pump:
 
         def portfolio(context):
             return PortfolioActor(
-                context, self.sizing, self.rules, self.journal, self.wallet, self.traders, self._last_counted, lambda symbol: None
+                context,
+                self.sizing,
+                self.rules,
+                self.journal,
+                self.wallet,
+                self.traders,
+                self._last_counted,
+                lambda symbol: None,
             )
 
         def trader(symbol):
