@@ -19,6 +19,7 @@ from bot.ports import (
     ExchangeError,
     HaltSwitch,
     JournalEntry,
+    OrderHeld,
     OrderJournal,
     OrderNotSent,
     OrderRejected,
@@ -109,11 +110,21 @@ class OrderGateway:
         return outcome
 
     def _send(self, intent: OrderIntent, fence: Fence, passes_halt: bool) -> Settled | Unsettled:
-        reason = fence.run_fenced(lambda: self._halt.refusal(intent.symbol))
-        if reason is not None and not passes_halt:
-            return self._settle(intent, OrderStatus.NOT_PLACED, reason, Decided.HALTED.value)
+        has_left = False
+
+        def leave(send: Callable[[], None]) -> None:
+            """Epoch and halt are looked at where the bytes leave, under the epoch's lock: none leaves after either."""
+            nonlocal has_left
+            reason = None if passes_halt else self._halt.refusal(intent.symbol)
+            if reason is not None:
+                raise OrderHeld(reason)
+            has_left = True
+            send()
+
         try:
-            report = self._exchange.place(intent)
+            report = self._exchange.place(intent, lambda send: fence.run_fenced(lambda: leave(send)))
+        except OrderHeld as error:
+            return self._settle(intent, OrderStatus.NOT_PLACED, str(error), Decided.HALTED.value)
         except OrderNotSent as error:
             return self._settle(intent, OrderStatus.NOT_PLACED, str(error))
         except OrderRejected as error:
@@ -122,6 +133,10 @@ class OrderGateway:
         except ExchangeError as error:
             # In doubt, or an error that the port does not name here: the order may have reached the exchange.
             return Unsettled(intent, str(error))
+        except BaseException:
+            if not has_left:
+                self._settle(intent, OrderStatus.NOT_PLACED, "its trader was stopped before it left")
+            raise
         return self._take(intent, report)
 
     def resolve(self, client_order_id: str) -> Settled | Unsettled:

@@ -1,6 +1,6 @@
 """What the actors need of the outside, as small Protocols. Adapters stand behind them; nothing here does anything."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
@@ -26,6 +26,10 @@ class ExchangeUnavailable(ExchangeError):
 
 class OrderNotSent(ExchangeError):
     """An order's bytes never left, or were refused before the exchange looked at them: there is no such order."""
+
+
+class OrderHeld(OrderNotSent):
+    """An order was held back at the last moment: its bytes did not leave. The text is the reason."""
 
 
 class Consequence(StrEnum):
@@ -126,6 +130,15 @@ class MarketBook(Protocol):
         """Make sure that a symbol's price is known well enough to judge `close` by it; may ask. Never raises."""
 
 
+Leave = Callable[[Callable[[], None]], None]
+"""Lets an order's bytes leave: it calls what it is given, which sends them, or raises, and then nothing was sent."""
+
+
+def at_once(send: Callable[[], None]) -> None:
+    """The Leave of who has nothing to check."""
+    send()
+
+
 class Exchange(Protocol):
     """Where orders go. Calls block; every one has its own time-out, well under a trader's deadline."""
 
@@ -138,7 +151,7 @@ class Exchange(Protocol):
     def free_balance(self, asset: str) -> Decimal:
         """Return the account's free amount of an asset. Raises ExchangeUnavailable, ConfigurationRefused."""
 
-    def place(self, intent: OrderIntent) -> OrderReport:
+    def place(self, intent: OrderIntent, leave: Leave = at_once) -> OrderReport:
         """Send a market order, or a LIMIT IOC one where the intent has a limit_price; return the exchange's report.
 
         Raises OrderNotSent, OrderRejected, OrderInDoubt.

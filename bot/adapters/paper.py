@@ -7,7 +7,7 @@ from decimal import Decimal
 from bot.domain.filters import SymbolRules
 from bot.domain.order import OrderIntent, OrderReport, OrderStatus
 from bot.domain.sizing import SizingParameters, paper_fill
-from bot.ports import ConfigurationRefused, OrderInDoubt, OrderRejected
+from bot.ports import ConfigurationRefused, Leave, OrderInDoubt, OrderRejected, at_once
 from bot.supervision import Clock
 
 
@@ -42,12 +42,13 @@ class PaperExchange:
         """Raise ConfigurationRefused: paper money lies in the bot's own wallet, no exchange holds any."""
         raise ConfigurationRefused(f"paper money has no {asset} at an exchange: read the bot's wallet")
 
-    def place(self, intent: OrderIntent) -> OrderReport:
+    def place(self, intent: OrderIntent, leave: Leave = at_once) -> OrderReport:
         """Fill the order at `intent.close` with the contract's slippage and commission, at the kline's event_time.
 
         Raises OrderRejected for an order that the rules forbid, OrderInDoubt for an id that was filled before: a
         real exchange would execute it a second time, which is never meant.
         """
+        leave(lambda: None)
         rules = self._rules.get(intent.symbol)
         if rules is None:
             raise OrderRejected(-1121, "Invalid symbol.")

@@ -697,8 +697,8 @@ def test_paper_money_is_found_again_by_the_next_incarnation(journal):
     exchange = PaperExchange(RULES, SizingParameters(), clock, next_trade_id=1)
     place = exchange.place
 
-    def lost(intent):
-        place(intent)
+    def lost(intent, leave):
+        place(intent, leave)
         raise OrderInDoubt("lost on the way")
 
     exchange.place = lost

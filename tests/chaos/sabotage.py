@@ -91,17 +91,17 @@ class Saboteur:
                 self._pass(incarnation, "after a tell")
             return taken
 
-        def submitted(gateway: Any, intent: Any, context: Any) -> Any:
+        def submitted(gateway: Any, intent: Any, context: Any, **options: Any) -> Any:
             self._pass(context, "before the intent")
             fence.context = context
             try:
-                return submit(gateway, intent, context)
+                return submit(gateway, intent, context, **options)
             finally:
                 fence.context = None
 
-        def placed(exchange: Any, intent: Any) -> Any:
+        def placed(exchange: Any, intent: Any, leave: Any) -> Any:
             self._pass(fence.context, "in the call")
-            report = place(exchange, intent)
+            report = place(exchange, intent, leave)
             self._pass(fence.context, "after the reply")
             return report
 

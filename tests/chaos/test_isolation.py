@@ -122,12 +122,12 @@ class StallingExchange(ScriptedExchange):
         self.inside = 0
         self._lock = threading.Lock()
 
-    def place(self, intent):
+    def place(self, intent, leave):
         stalls = self.is_stalling and intent.symbol == SICK
         if stalls and not self.stalls_after:
             self._stall()
         with self._lock:
-            report = super().place(intent)
+            report = super().place(intent, leave)
         if stalls and self.stalls_after:
             self._stall()
         return report

@@ -158,18 +158,23 @@ def test_an_unknown_id_is_no_question(bench):
         bench.gateway.resolve("bh-9")
 
 
-@pytest.mark.parametrize("point", ["before", "executed"])
-def test_a_crash_inside_place_leaves_an_intent_to_ask_for(bench, point):
-    bench.exchange.faults.countdown = ["before", "executed"].index(point)
+def test_a_crash_before_the_order_left_settles_it_as_never_placed(bench):
+    bench.exchange.faults.countdown = 0
+    with pytest.raises(Crash):
+        bench.submit()
+    assert bench.status() is OrderStatus.NOT_PLACED
+    assert bench.submit().status is OrderStatus.NOT_PLACED
+    assert bench.exchange.executed == []
+
+
+def test_a_crash_after_the_order_left_leaves_an_intent_to_ask_for(bench):
+    bench.exchange.faults.countdown = 1
     with pytest.raises(Crash):
         bench.submit()
     assert bench.status() is OrderStatus.RECORDED
-    bench.gateway.resolve("bh-1")
-    bench.clock.advance(WINDOW_MS + 1)
-    outcome = bench.gateway.resolve("bh-1")
-    assert outcome.status is (OrderStatus.FILLED if point == "executed" else OrderStatus.NOT_PLACED)
-    assert bench.submit().status is outcome.status
-    assert len(bench.exchange.executed) == (point == "executed")
+    assert bench.gateway.resolve("bh-1").status is OrderStatus.FILLED
+    assert bench.submit().status is OrderStatus.FILLED
+    assert len(bench.exchange.executed) == 1
 
 
 # Who may not send
@@ -199,7 +204,7 @@ def test_an_epoch_that_ends_behind_the_journal_sends_nothing(bench):
     with pytest.raises(Fenced):
         bench.submit()
     assert bench.exchange.placed == []
-    assert bench.status() is OrderStatus.RECORDED
+    assert bench.status() is OrderStatus.NOT_PLACED
 
 
 def test_halted_orders_are_refused_and_journaled_until_the_switch_is_back(tmp_path):
@@ -216,8 +221,8 @@ def test_halted_orders_are_refused_and_journaled_until_the_switch_is_back(tmp_pa
 
 
 @contextmanager
-def held_in_place(bench, intent, fence):
-    """A thread of an incarnation that was given up for hung stands just before its request is signed."""
+def held(bench, intent, fence, at="on_left"):
+    """A thread of an incarnation that was given up for hung stands just before or after its request left."""
     reached, go_on = threading.Event(), threading.Event()
     outcomes = []
 
@@ -225,8 +230,14 @@ def held_in_place(bench, intent, fence):
         reached.set()
         assert go_on.wait(10)
 
-    bench.exchange.on_place = stand
-    thread = threading.Thread(target=lambda: outcomes.append(bench.gateway.submit(intent, fence)))
+    def submit():
+        try:
+            outcomes.append(bench.gateway.submit(intent, fence))
+        except Fenced as fenced:
+            outcomes.append(fenced)
+
+    setattr(bench.exchange, at, stand)
+    thread = threading.Thread(target=submit)
     thread.start()
     assert reached.wait(10)
     try:
@@ -234,11 +245,26 @@ def held_in_place(bench, intent, fence):
     finally:
         go_on.set()
         thread.join(10)
-        bench.exchange.on_place = lambda _: None
+        setattr(bench.exchange, at, lambda _: None)
 
 
-def test_an_order_that_a_hung_thread_may_still_send_is_not_called_never_placed(bench):
-    with held_in_place(bench, an_intent(), bench.fence) as outcomes:
+def test_what_a_hung_thread_has_not_sent_when_its_epoch_ends_never_leaves(bench):
+    with held(bench, an_intent(), bench.fence, at="on_place") as outcomes:
+        bench.fence.end_epoch()
+        assert isinstance(bench.gateway.resolve("bh-1"), Unsettled)
+    assert isinstance(outcomes[0], Fenced)
+    assert (bench.exchange.placed, bench.status()) == ([], OrderStatus.NOT_PLACED)
+
+
+def test_a_halt_holds_an_order_back_that_is_about_to_leave(bench):
+    with held(bench, an_intent(), bench.fence, at="on_place") as outcomes:
+        bench.halt.reason = "by hand"
+    assert (outcomes[0].status, outcomes[0].detail) == (OrderStatus.NOT_PLACED, "halted: by hand")
+    assert bench.exchange.placed == []
+
+
+def test_what_a_hung_thread_has_sent_is_not_called_never_placed(bench):
+    with held(bench, an_intent(), bench.fence) as outcomes:
         bench.fence.end_epoch()
         for _ in range(3):
             assert isinstance(bench.gateway.resolve("bh-1"), Unsettled)
@@ -250,7 +276,7 @@ def test_an_order_that_a_hung_thread_may_still_send_is_not_called_never_placed(b
 
 def test_the_window_of_a_hung_request_begins_when_it_has_ended(bench):
     bench.exchange.plan.append("lost_no_reply")
-    with held_in_place(bench, an_intent(), bench.fence):
+    with held(bench, an_intent(), bench.fence):
         bench.gateway.resolve("bh-1")
         bench.clock.advance(60_000)
     assert isinstance(bench.gateway.resolve("bh-1"), Unsettled)
@@ -259,8 +285,8 @@ def test_the_window_of_a_hung_request_begins_when_it_has_ended(bench):
 
 
 def test_a_second_submit_of_an_order_that_is_leaving_sends_nothing(bench):
-    with held_in_place(bench, an_intent(), bench.fence):
-        bench.exchange.on_place = lambda _: None
+    with held(bench, an_intent(), bench.fence):
+        bench.exchange.on_left = lambda _: None
         outcome = bench.gateway.submit(an_intent(), RecordingContext(clock=bench.clock))
         assert isinstance(outcome, Unsettled)
     assert len(bench.exchange.placed) == 1

@@ -8,7 +8,7 @@ from bot.domain.decision import Decision
 from bot.domain.kline import Kline
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Trade
 from bot.domain.sizing import SizingParameters, paper_fill
-from bot.ports import ExchangeUnavailable, OrderInDoubt, OrderNotSent, OrderRejected, StoreError
+from bot.ports import ExchangeUnavailable, OrderInDoubt, OrderNotSent, OrderRejected, StoreError, at_once
 from bot.supervision.testing import ManualClock
 
 WINDOW_MS = 4_000
@@ -54,6 +54,7 @@ class ScriptedExchange:
         self.executed: list[OrderReport] = []
         self.late: list[tuple[int, OrderIntent]] = []
         self.on_place = lambda intent: None
+        self.on_left = lambda intent: None
         self._rules = rules
         self._parameters = parameters or SizingParameters()
         self._known: dict[str, OrderReport] = {}
@@ -73,9 +74,11 @@ class ScriptedExchange:
             raise ExchangeUnavailable("away")
         return self.clock.now_ms()
 
-    def place(self, intent: OrderIntent) -> OrderReport:
+    def place(self, intent: OrderIntent, leave=at_once) -> OrderReport:
         self.on_place(intent)
         self.faults.point("place, before")
+        leave(lambda: None)
+        self.on_left(intent)
         self.placed.append(intent.client_order_id)
         step = self.plan.popleft() if self.plan else "fill"
         if isinstance(step, BaseException):

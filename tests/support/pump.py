@@ -95,7 +95,7 @@ class Pump:
                 self.wallet,
                 self.traders,
                 self._last_counted,
-                lambda symbol: None,
+                self._market,
             )
 
         def trader(symbol):
@@ -116,6 +116,10 @@ class Pump:
             self.nodes[addresses.trader(symbol)] = Node(addresses.trader(symbol), trader(symbol))
         for node in self.nodes.values():
             self.restart(node.address)
+
+    @staticmethod
+    def _market(symbol):
+        """No exchange is traded on."""
 
     def _last_counted(self, symbol):
         return next(iter(self.store.last_klines(symbol, 1)), None)

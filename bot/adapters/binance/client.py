@@ -20,7 +20,7 @@ from bot.adapters.binance.errors import CallFailed, Reaction, describe, hold_aft
 from bot.adapters.binance.profiles import PROFILES
 from bot.adapters.binance.replies import ErrorReply, ListenKeyReply, TimeReply, complaint
 from bot.adapters.binance.session import Response, Session
-from bot.ports import ConfigurationRefused
+from bot.ports import ConfigurationRefused, Leave, at_once
 from bot.supervision import Clock
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class _ThinClient(Client):  # type: ignore[misc]  # the library has no types
         text = "&".join([f"{name}={_encoded(value)}" for name, value in data.items()])
         if signed:
             text = f"{text}&signature={self._hmac_signature(text)}"
-        return {"params" if method == "get" else "data": text}
+        return {"params" if method == "get" else "data": text, "leave": kwargs["leave"]}
 
     def _hmac_signature(self, query_string: str) -> str:
         signature = self._hmac.copy()
@@ -143,9 +143,9 @@ class RestClient:
         """Return a GET's reply, decoded once into `shape`. Raises CallFailed."""
         return self._ask("get", path, params, shape, signed, priority)
 
-    def post_order(self, params: Mapping[str, str], shape: type[T], priority: Priority) -> T:
-        """Send a signed order and return its reply, decoded once into `shape`. Raises CallFailed."""
-        return self._ask("post", "order", params, shape, True, priority)
+    def post_order(self, params: Mapping[str, str], shape: type[T], priority: Priority, leave: Leave) -> T:
+        """Send a signed order; return its reply decoded into `shape`. Raises CallFailed, and what `leave` does."""
+        return self._ask("post", "order", params, shape, True, priority, leave)
 
     def new_listen_key(self) -> str:
         """Return the key of the account's stream, where the exchange has no other way to it. Raises CallFailed."""
@@ -205,7 +205,14 @@ class RestClient:
         self._sync_due = self._clock.monotonic_ms() + SYNC_EVERY_MS
 
     def _ask(
-        self, verb: str, path: str, params: Mapping[str, str], shape: type[T], signed: bool, priority: Priority
+        self,
+        verb: str,
+        path: str,
+        params: Mapping[str, str],
+        shape: type[T],
+        signed: bool,
+        priority: Priority,
+        leave: Leave = at_once,
     ) -> T:
         if signed:
             try:
@@ -215,7 +222,7 @@ class RestClient:
                 reaction = Reaction.NOT_SENT if failed.reaction is Reaction.ASK else failed.reaction
                 raise CallFailed(reaction, f"no clock: {failed}", failed.code) from None
         try:
-            body = self._send(verb, path, params, signed, priority)
+            body = self._send(verb, path, params, signed, priority, leave)
         except CallFailed as failed:
             if not signed or failed.reaction is not Reaction.RESYNC:
                 raise
@@ -223,13 +230,15 @@ class RestClient:
                 self._sync(priority)
             except CallFailed:
                 raise failed from None
-            body = self._send(verb, path, params, signed, priority)  # a refusal for its time was not executed
+            body = self._send(verb, path, params, signed, priority, leave)  # a refusal for its time was not executed
         try:
             return _decoder(shape).decode(body)
         except (ValueError, RecursionError) as error:
             raise CallFailed(Reaction.ASK, f"{path}: reply not understood: {complaint(error)}") from None
 
-    def _send(self, verb: str, path: str, params: Mapping[str, str], signed: bool, priority: Priority) -> bytes:
+    def _send(
+        self, verb: str, path: str, params: Mapping[str, str], signed: bool, priority: Priority, leave: Leave
+    ) -> bytes:
         method = verb.upper()
         weight = self._profile.weight(method, path, params)
         try:
@@ -241,7 +250,7 @@ class RestClient:
         headers: Mapping[str, str] | None = None
         url = self._rest_url + (path if path.startswith("/") else f"/api/v3/{path}")
         try:
-            response: Response = self._client._request(verb, url, signed, data=dict(params))
+            response: Response = self._client._request(verb, url, signed, data=dict(params), leave=leave)
             headers = response.headers
         except NotSent as error:
             raise CallFailed(Reaction.NOT_SENT, f"cannot reach {self._rest_url}: {error}") from None

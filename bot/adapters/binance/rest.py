@@ -27,7 +27,7 @@ from bot.adapters.binance.user_stream import BinanceAccountStream
 from bot.domain.account import AccountOrder, AccountTrade
 from bot.domain.money import ZERO, add, multiply, plain
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side
-from bot.ports import ConfigurationRefused, ExchangeUnavailable, OrderInDoubt
+from bot.ports import ConfigurationRefused, ExchangeUnavailable, Leave, OrderInDoubt, at_once
 from bot.supervision import Clock
 
 # The statuses that an exchange can give; two of ours it cannot.
@@ -183,11 +183,11 @@ class BinanceExchange(PublicCalls):
                 return [_account_trade(trade) for trade in trades]
             params = {"fromId": str(page[-1].id + 1)}
 
-    def place(self, intent: OrderIntent) -> OrderReport:
+    def place(self, intent: OrderIntent, leave: Leave = at_once) -> OrderReport:
         """Send an order and return its final report with every fill as the exchange reported it.
 
-        Raises OrderNotSent, OrderRejected, OrderInDoubt; the last also where the reply is not final or its fills are
-        not all of the order.
+        Raises what `leave` does, and then nothing was sent; OrderNotSent, OrderRejected, OrderInDoubt, the last also
+        where the reply is not final or its fills are not all of the order.
         """
         params = {
             "symbol": intent.symbol,
@@ -201,7 +201,7 @@ class BinanceExchange(PublicCalls):
             params |= {"type": "LIMIT", "timeInForce": "IOC", "price": plain(intent.limit_price)}
         priority = Priority.EXIT if intent.side is Side.SELL else Priority.ENTRY
         try:
-            order = self._client.post_order(params, OrderReply, priority)
+            order = self._client.post_order(params, OrderReply, priority, leave)
         except CallFailed as failed:
             raise order_error(failed) from None
         status = _final_status(order)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from bot.adapters.binance.connector import Connector, is_alive
+from bot.ports import Leave, at_once
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -28,18 +29,18 @@ class Session:
         self._heads = {method: "".join(f"{k}: {v}\r\n" for k, v in h.items()) for method, h in heads.items()}
         self._idle: list[tuple[HTTPConnection, float]] = []  # the one used last is at the end
 
-    def get(self, url: str, params: str = "", **_: object) -> Response:
+    def get(self, url: str, params: str = "", leave: Leave = at_once, **_: object) -> Response:
         """Ask, with a percent-encoded query. Raises NotSent; OSError and HTTPException after the first byte."""
         target = f"{urlsplit(url).path}?{params}" if params else urlsplit(url).path
-        return self._ask("GET", f"GET {target} HTTP/1.1\r\n{self._heads['GET']}\r\n")
+        return self._ask("GET", f"GET {target} HTTP/1.1\r\n{self._heads['GET']}\r\n", leave)
 
-    def post(self, url: str, data: str = "", **_: object) -> Response:
+    def post(self, url: str, data: str = "", leave: Leave = at_once, **_: object) -> Response:
         """Ask, with a percent-encoded form. Raises NotSent; OSError and HTTPException after the first byte."""
-        return self._form("POST", url, data)
+        return self._form("POST", url, data, leave)
 
-    def put(self, url: str, data: str = "", **_: object) -> Response:
+    def put(self, url: str, data: str = "", leave: Leave = at_once, **_: object) -> Response:
         """Ask, as `post` does."""
-        return self._form("PUT", url, data)
+        return self._form("PUT", url, data, leave)
 
     def warm(self, count: int) -> None:
         """Have `count` connections ready; a dead one is replaced before it is needed. Raises NotSent."""
@@ -56,14 +57,14 @@ class Session:
         while self._idle:
             self._idle.pop()[0].close()
 
-    def _form(self, method: str, url: str, data: str) -> Response:
+    def _form(self, method: str, url: str, data: str, leave: Leave) -> Response:
         head = f"{method} {urlsplit(url).path} HTTP/1.1\r\n{self._heads['POST']}Content-Length: {len(data)}\r\n\r\n"
-        return self._ask(method, head + data)
+        return self._ask(method, head + data, leave)
 
-    def _ask(self, method: str, request: str) -> Response:
+    def _ask(self, method: str, request: str, leave: Leave) -> Response:
         connection = self._take()
         try:
-            connection.send(request.encode())  # head and body leave in one piece
+            leave(lambda: connection.send(request.encode()))  # head and body leave in one piece
             response = HTTPResponse(connection.sock, method=method)
             response.begin()
             reply = Response(response.status, {k.lower(): v for k, v in response.headers.items()}, response.read())
