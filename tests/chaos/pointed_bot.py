@@ -109,7 +109,9 @@ def wrap_databases() -> None:
 
     around(SqliteJournal, "record", "intent, before it is stored", "intent, stored")
     around(SqliteJournal, "settle", "settlement, before it is stored", "settlement, stored")
-    around(SqliteStore, "write", "store, before a trade is written", "store, written", when=lambda _, trades: trades)
+    around(
+        SqliteStore, "write", "store, before a trade is written", "store, written", when=lambda _, trades, *rest: trades
+    )
     real = database._transaction
 
     @contextmanager

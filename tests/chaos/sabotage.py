@@ -100,8 +100,11 @@ class Saboteur:
                 fence.context = None
 
         def placed(exchange: Any, intent: Any, leave: Any) -> Any:
-            self._pass(fence.context, "in the call")
-            report = place(exchange, intent, leave)
+            def left(send: Any) -> None:
+                leave(send)
+                self._pass(fence.context, "in the call")
+
+            report = place(exchange, intent, left)
             self._pass(fence.context, "after the reply")
             return report
 
