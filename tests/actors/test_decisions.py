@@ -11,6 +11,7 @@ from bot.messages import Skipped, Taken
 from bot.ports import StoreError
 from tests.actors.test_trader import Bench, reserved
 from tests.support.builders import MINUTE_MS, NOON, a_kline, klines_of
+from tests.support.doubles import Crash
 
 PAIR = ("100", "98")
 
@@ -188,6 +189,30 @@ def test_what_was_saved_and_not_told_is_told_by_the_next_incarnation(bench):
     bench.take(reserved(bench.told()[-1]))
     assert names(bench) == ["BUY"]
     assert counts(bench) == {"FIRST": 1, "BUY": 1}
+
+
+def test_nothing_is_told_of_a_message_that_was_not_counted_yet(bench):
+    """Taken anew it may be decided otherwise: here the order in doubt is settled meanwhile."""
+
+    def die(effect):
+        raise Crash("before it was saved")
+
+    bench.exchange.plan.append("executed_no_reply")
+    bench.exchange.is_away = True
+    bench.buy()
+    bench.told(BRIDGE)
+    drop = a_kline("96", open_time=NOON + 2 * MINUTE_MS)
+    bench.context.run_fenced = die
+    with pytest.raises(Crash):
+        bench.take(drop)
+    assert bench.decisions() == []
+    bench.exchange.is_away = False
+    bench.restart()
+    assert names(bench) == ["BUY"], "told once more, as nobody knows that it was told"
+    bench.take(drop)
+    bench.take(reserved(bench.told()[-1]))
+    assert names(bench) == ["BUY"], "and not IN_DOUBT, as the first one would have had it"
+    assert counts(bench) == {"FIRST": 1, "BUY": 2}
 
 
 def test_a_message_whose_handler_died_is_counted_once(bench):
