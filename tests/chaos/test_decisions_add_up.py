@@ -85,21 +85,19 @@ class World:
     def now_ms(self):
         return self.clock.now_ms()
 
-    def place(self, intent):
+    def place(self, intent, leave):
         fate = self.rng.random()
         self.deaths += fate > 0.96
         if fate > 0.98:
             raise Died("before it was sent")
-        if fate > 0.96:
-            self._paper.place(intent)
-            raise Died("after it was executed")
         if fate < 0.03:
-            raise OrderRejected(-2010, "Account has insufficient balance for requested action.")
-        if fate < 0.06:
             raise OrderNotSent("no connection")
         if fate < 0.10:
-            raise OrderInDoubt("lost on the way")
-        report = self._paper.place(intent)
+            leave(lambda: None)
+            raise OrderRejected(-2010, "Account has insufficient balance") if fate < 0.06 else OrderInDoubt("lost")
+        report = self._paper.place(intent, leave)
+        if fate > 0.96:
+            raise Died("after it was executed")
         if fate < 0.20:
             raise OrderInDoubt("the reply was lost")
         return report
