@@ -15,9 +15,10 @@ class Adjustment(msgspec.Struct, frozen=True):
 
     `quantity` is the change of the symbol's position in the base asset, `quote` the change of the cash; `symbol` is
     empty where only cash changes. Coins that are added come at `price` (quote asset per coin), which moves the average
-    price and no cash; coins that are removed leave the average price. `time` is in ms.
+    price and no cash; coins that are removed leave the average price. Cash never grows by a correction: the bot's may
+    be no more than its capital and what it earned. `time` is in ms.
 
-    Raises ValueError for coins without a symbol, and for added coins without a price.
+    Raises ValueError for coins without a symbol, for added coins without a price, and for added cash.
     """
 
     adjustment_id: str
@@ -33,6 +34,8 @@ class Adjustment(msgspec.Struct, frozen=True):
             raise ValueError(f"adjustment {self.adjustment_id} moves coins of no symbol: name it")
         if self.quantity > 0 and self.price <= 0:
             raise ValueError(f"adjustment {self.adjustment_id} adds coins without a price: give the price they come at")
+        if self.quote > 0:
+            raise ValueError(f"adjustment {self.adjustment_id} adds cash, which only trades may: raise capital instead")
 
 
 def in_order(fills: Iterable[Fill], adjustments: Sequence[Adjustment]) -> Iterator[Fill | Adjustment]:

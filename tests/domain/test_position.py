@@ -110,7 +110,11 @@ def test_added_coins_cover_a_short_position_first():
 
 @pytest.mark.parametrize(
     ("bad", "complaint"),
-    [({"quantity": "1"}, "without a price"), ({"quantity": "-1", "symbol": ""}, "coins of no symbol")],
+    [
+        ({"quantity": "1"}, "without a price"),
+        ({"quantity": "-1", "symbol": ""}, "coins of no symbol"),
+        ({"quote": "0.01"}, "adds cash"),
+    ],
 )
 def test_an_adjustment_that_says_too_little_is_refused(bad, complaint):
     with pytest.raises(ValueError, match=complaint):

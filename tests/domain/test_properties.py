@@ -165,7 +165,7 @@ ADJUSTMENTS = st.builds(
     ),
     st.sampled_from(["", *SYMBOLS]),
     st.sampled_from(["0", "-1.5", "-0.00000001", "2.25"]),
-    st.sampled_from(["0", "-12.5", "0.00000001"]),
+    st.sampled_from(["0", "-12.5", "-0.00000001"]),
     st.sampled_from("xyz"),
 )
 EVENTS = st.one_of(
