@@ -340,7 +340,7 @@ def _param_text(name: str, value: Any) -> str:
             return "true" if value else "false"
         case int() | str():
             return str(value)
-        case list() if all(isinstance(item, str) for item in value):
+        case list() if all(type(item) is str for item in value):
             return encoded(value)
         case None:
             return ""

@@ -91,6 +91,7 @@ def test_unknown_methods_and_parameters(desk: Desk) -> None:
     assert refusal(desk.ws("ping", x=1))[1] in (-1101, -1104)
     assert refusal(desk.ws("klines", symbol="BTCUSDT", interval="1m", limit=""))[1] == -1105
     assert refusal(desk.ws("klines", symbol={"a": 1}, interval="1m"))[1] == -1102
+    assert refusal(desk.ws("ticker.price", symbols=[1.5]))[1] == -1102
     assert refusal(desk.ws("klines", symbol="NOPE", interval="1m")) == (400, -1121, "Invalid symbol.")
     twice = desk.ws_text('{"id":1,"method":"ticker.price","params":{"symbol":"BTCUSDT","symbol":"BTCUSDT"}}')
     assert json.loads(twice.frames[0])["error"]["code"] == -1101
