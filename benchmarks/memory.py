@@ -10,6 +10,7 @@ finishes one. Each ends by letting the consumer go on, and fails unless what was
 import argparse
 import json
 import os
+import random
 import tempfile
 import threading
 import time
@@ -24,10 +25,12 @@ from typing import Any
 import msgspec
 
 from bot.actors import addresses
-from bot.actors.cells import Cell, FeedMemory
+from bot.actors.cells import Cell, FeedMemory, StreamMemory
 from bot.actors.feed import FeedActor, FeedSettings
 from bot.actors.kafka_bridge import KafkaBridgeActor
+from bot.actors.limits import BackfillGate, ConnectionBudget
 from bot.actors.persistence import PersistenceActor, PersistenceSettings
+from bot.actors.stream import StreamActor, StreamSettings
 from bot.actors.supervisor import LANES
 from bot.adapters.local_log import LocalLog
 from bot.domain.kline import Kline, is_newer
@@ -219,21 +222,19 @@ class StallingStore:
 
 
 class Market:
-    """A stream of about 2,000 updates a second, and its history. At every connection three candles were missed."""
+    """A stream of about 2,000 updates a second, and its history, which is asked again and again for what was missed."""
 
     def __init__(self) -> None:
         self.updates = 0
-        self.connections = 0
+        self.questions = 0
         self._lock = threading.Lock()
 
-    def connect(self, symbol: str, interval: str) -> "Market.Connection":
-        with self._lock:
-            self.connections += 1
-            self.updates += 3 * UPDATES_A_CANDLE
+    def connect(self, symbols: Sequence[str], interval: str) -> "Market.Connection":
         return Market.Connection(self)
 
     def closed_klines(self, symbol: str, interval: str, start_time: int) -> list[Kline]:
         with self._lock:
+            self.questions += 1
             until = self.updates // UPDATES_A_CANDLE
         return [closed_kline(number) for number in range(-(-start_time // MINUTE_MS), until)]
 
@@ -288,6 +289,14 @@ def stalled_trader(messages: int, directory: Path) -> dict[str, Any]:
     store = StallingStore(go_on)
     store.write = lambda klines, trades: None  # type: ignore[method-assign]  # this one is no bottleneck
     flooded: list[Stalled] = []
+    home = addresses.stream(0)
+
+    def feed(context: Context) -> FeedActor:
+        return FeedActor(context, settings, memory, home, market, BackfillGate(), lambda: None, lambda: 0)
+
+    def stream(context: Context) -> StreamActor:
+        cell, budget = Cell(StreamMemory()), ConnectionBudget(context.clock)
+        return StreamActor(context, StreamSettings(0, (SYMBOL,), "1m"), cell, market, budget, random.Random())
 
     def other(context: Context) -> Stalled:
         flooded.append(Stalled(context, go_on, lambda kline: None))
@@ -298,17 +307,18 @@ def stalled_trader(messages: int, directory: Path) -> dict[str, Any]:
             *_keepers(log, store, []),
             ChildSpec(addresses.trader(SYMBOL), lambda c: Stalled(c, go_on, check), handler_deadline_ms=NEVER_MS),
             ChildSpec(addresses.trader(OTHER), other, handler_deadline_ms=NEVER_MS),
-            ChildSpec(addresses.feed(SYMBOL), lambda c: FeedActor(c, settings, memory, market, market, lambda: None)),
+            ChildSpec(addresses.feed(SYMBOL), feed),
+            ChildSpec(addresses.stream(0), stream),
         ]
     )
     meter, accepted, to = Meter(messages), 0, addresses.trader(OTHER)
     for number in meter.numbers():
         kline = closed_kline(number, OTHER)
         accepted += meter.timed(number, lambda kline=kline: system.tell(to, kline))
-    # The flood may be over sooner than the feed has had to give way more than once.
-    wait_until(lambda: market.connections >= 10, 30, "the feed gives way", meter.look)
-    meter.mark("feed gave way")
-    streamed, connections = market.updates, market.connections
+    # The flood may be over sooner than the feed has been refused more than once.
+    wait_until(lambda: market.questions >= 10, 30, "the feed tries again and again", meter.look)
+    meter.mark("feed was refused")
+    streamed, questions = market.updates, market.questions
     go_on.set()
     wait_until(lambda: flooded[0].handled == accepted, 30, "the flooded trader has all it accepted", meter.look)
     behind = streamed // UPDATES_A_CANDLE
@@ -322,7 +332,7 @@ def stalled_trader(messages: int, directory: Path) -> dict[str, Any]:
         accepted=accepted,
         refused=messages - accepted,
         streamed=streamed,
-        connections=connections,
+        questions=questions,
         candles=len(candles),
         failures=[str(failure) for failure in failures],
         abandoned=abandoned,

@@ -143,7 +143,10 @@ class Settings(_Section):
     on_quarantine: Literal["limits", "sell", "hold"] = "limits"
     # Below ten seconds, so that a hung actor runs again within them; above what an order call may take.
     handler_deadline_ms: int = Field(8_000, ge=100)
+    # Seconds: a stream silent for that long is replaced in any case; how old a connection may get (the exchange's own
+    # limit is a day).
     feed_silence: int = Field(30, ge=3)
+    stream_life: int = Field(85_800, ge=10, le=86_400)
     simulator_seed: int | None = None
     api_key: SecretStr = SecretStr("")
     api_secret: SecretStr = SecretStr("")

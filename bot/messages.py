@@ -24,8 +24,10 @@ __all__ = [
     "Backfilled",
     "BalanceMoved",
     "BalancesReported",
+    "CatchUp",
     "Connect",
     "ConnectionEnded",
+    "ConnectionEnding",
     "ConnectionOpened",
     "Decision",
     "DiskSpace",
@@ -50,6 +52,8 @@ __all__ = [
     "Stored",
     "StreamDown",
     "StreamUp",
+    "Subscribe",
+    "Suspect",
     "Taken",
     "Trade",
     "Watch",
@@ -70,33 +74,77 @@ TOPICS: Mapping[type, str] = {
 
 
 class StreamUp(msgspec.Struct, frozen=True):
-    """The stream of a symbol is open; `connection` counts this feed's connections. Reader thread to feed, monitor."""
+    """A stream delivers the klines of its symbols again; what closed before may be missing. Stream to feeds, monitor.
 
-    symbol: str
+    `connection` counts the stream's connections.
+    """
+
+    stream: str
     connection: int
+    symbols: tuple[str, ...]
     time: int
 
 
 class StreamDown(msgspec.Struct, frozen=True):
-    """The stream of a symbol ended, for the reason given. Reader thread to feed; feed to monitor."""
+    """A stream delivers nothing any more, for the reason given. Stream to the feeds of its symbols, monitor."""
 
-    symbol: str
+    stream: str
     connection: int
+    symbols: tuple[str, ...]
     reason: str
     time: int
 
 
-class Backfilled(msgspec.Struct, frozen=True):
-    """Closed klines that REST had for a gap, oldest first, or the reason why it had none. History thread to feed."""
+class Subscribe(msgspec.Struct, frozen=True):
+    """Say StreamUp if the stream is up. A new incarnation of a feed to its stream."""
 
     symbol: str
+
+
+class Suspect(msgspec.Struct, frozen=True):
+    """REST knows of trades of which the stream brought nothing. Feed to its stream."""
+
+    symbol: str
+
+
+class ConnectionOpened(msgspec.Struct, frozen=True):
+    """A connection is open. Reader thread to the actor that owns it."""
+
     connection: int
+
+
+class ConnectionEnding(msgspec.Struct, frozen=True):
+    """The exchange will end the connection soon; it still delivers. Reader thread to the actor that owns it."""
+
+    connection: int
+    reason: str
+
+
+class ConnectionEnded(msgspec.Struct, frozen=True):
+    """A connection ended or could not be opened, for the reason given. Reader thread to the actor that owns it."""
+
+    connection: int
+    reason: str
+
+
+class Connect(msgspec.Struct, frozen=True):
+    """Open a connection. An actor's timer to itself."""
+
+
+class Backfilled(msgspec.Struct, frozen=True):
+    """Closed klines that REST had for a gap, oldest first, or the reason why it had none. History thread to feed.
+
+    `epoch` is that of the incarnation that asked.
+    """
+
+    symbol: str
+    epoch: int
     klines: tuple[Kline, ...]
     error: str = ""
 
 
-class Connect(msgspec.Struct, frozen=True):
-    """Open the stream again. A feed's timer to itself."""
+class CatchUp(msgspec.Struct, frozen=True):
+    """Ask REST for what is missing. A feed's timer to itself."""
 
 
 class Watch(msgspec.Struct, frozen=True):
@@ -173,19 +221,6 @@ class RulesChanged(msgspec.Struct, frozen=True):
     """The exchange changed the trading rules of these symbols. Whoever asked it to portfolio and traders."""
 
     rules: tuple[SymbolRules, ...]
-
-
-class ConnectionOpened(msgspec.Struct, frozen=True):
-    """A connection is open. Reader thread to the actor that owns it."""
-
-    connection: int
-
-
-class ConnectionEnded(msgspec.Struct, frozen=True):
-    """A connection ended or could not be opened, for the reason given. Reader thread to the actor that owns it."""
-
-    connection: int
-    reason: str
 
 
 class ExecutionReported(msgspec.Struct, frozen=True):

@@ -63,12 +63,13 @@ class KeysUnavailable(Exception):
 
 
 class KlineConnection(Protocol):
-    """One open stream of one symbol, read by one thread."""
+    """One open stream of some symbols' klines, read by one thread."""
 
     def receive(self) -> Kline | None:
         """Wait for the next kline and return it; None for a frame that is none (a reply, a ping, garbage counted).
 
-        Raises StreamClosed with the reason when the connection ended or fell silent.
+        Raises StreamClosed with the reason when the connection ended or fell silent, and ShutdownAnnounced while it
+        still delivers.
         """
 
     def close(self) -> None:
@@ -79,11 +80,15 @@ class StreamClosed(Exception):
     """A stream ended; the text is the reason."""
 
 
+class ShutdownAnnounced(Exception):
+    """The exchange is about to end a stream, which still delivers; the text is the reason."""
+
+
 class MarketStream(Protocol):
     """Live klines."""
 
-    def connect(self, symbol: str, interval: str) -> KlineConnection:
-        """Open a stream. Raises StreamClosed with the reason when it cannot be opened."""
+    def connect(self, symbols: Sequence[str], interval: str) -> KlineConnection:
+        """Open one stream of the klines of all `symbols`. Raises StreamClosed with the reason if that cannot be."""
 
 
 class MarketHistory(Protocol):

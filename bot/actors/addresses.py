@@ -13,5 +13,9 @@ def feed(symbol: str) -> Address:
     return Address("feed", symbol)
 
 
+def stream(number: int) -> Address:
+    return Address("stream", str(number))
+
+
 def trader(symbol: str) -> Address:
     return Address("trader", symbol)

@@ -83,18 +83,24 @@ class TraderMemory(msgspec.Struct, frozen=True):
 
 
 class FeedMemory(msgspec.Struct, frozen=True):
-    """The last kline that a feed passed on, how many it passed, and how many were not newer or not its own.
+    """The last kline that a feed passed on, and how many it passed.
 
-    `connections` counts those of all incarnations, so that a number never comes twice. `is_whole` says that nothing is
-    missing between `last` and the klines that wait.
+    `dropped` counts those that were not newer, not its own or not to be believed, `refused` those that the trader had
+    no room for. `connected` says that its stream is up.
     """
 
     last: Kline | None = None
     passed: int = 0
     dropped: int = 0
+    refused: int = 0
     connected: bool = False
+
+
+class StreamMemory(msgspec.Struct, frozen=True):
+    """How many connections a stream has tried, of all incarnations so that no number comes twice, and if it is up."""
+
     connections: int = 0
-    is_whole: bool = True
+    is_up: bool = False
 
 
 class AccountMemory(msgspec.Struct, frozen=True):

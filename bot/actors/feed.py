@@ -1,59 +1,48 @@
-"""FeedActor: one symbol's klines, each exactly once and in order, from a live stream and from REST where it broke."""
+"""FeedActor: one symbol's klines, each exactly once and in order, from its stream and, where any is missing, REST."""
 
-import threading
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
 
 from bot.actors import addresses
 from bot.actors.cells import Cell, FeedMemory
-from bot.domain.kline import Kline, implausible, is_newer
-from bot.messages import Backfilled, Connect, Notice, StreamDown, StreamUp, Watch
-from bot.ports import ExchangeError, KlineConnection, MarketHistory, MarketStream, StreamClosed
-from bot.supervision import Actor, Context
+from bot.actors.limits import BackfillGate
+from bot.domain.kline import Kline, implausible, is_newer, leaves_gap, next_close
+from bot.domain.throttle import Throttle
+from bot.messages import Backfilled, CatchUp, Notice, StreamDown, StreamUp, Subscribe, Suspect, Watch
+from bot.ports import ExchangeError, MarketHistory
+from bot.supervision import Actor, Address, Context
+
+LONGEST_LOOK_MS = 300_000
+LOOKS = 2
+"""So often a gap that REST does not fill is asked about again, since REST may be a moment behind the stream."""
 
 
 class FeedSettings(msgspec.Struct, frozen=True):
-    """`silence_ms`: how long a stream may bring no kline before it counts as dead; reconnects back off in bounds."""
+    """Times in ms. `grace_ms`: how long after its time a closed kline may still come by the stream."""
 
     symbol: str
     interval: str
-    silence_ms: int = 30_000
+    grace_ms: int = 10_000
     min_backoff_ms: int = 250
     max_backoff_ms: int = 10_000
     watch_ms: int = 1_000
     held_bound: int = 5_000
 
 
-class _Line:
-    """One attempt at a stream. Given up while it was still being opened, it is closed as soon as it is open."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.is_given_up = False
-        self._connection: KlineConnection | None = None
-        self._lock = threading.Lock()
-
-    def opened(self, connection: KlineConnection) -> bool:
-        """Take the open connection; False if nobody wants it any more."""
-        with self._lock:
-            self._connection = connection
-            return not self.is_given_up
-
-    def give_up(self) -> None:
-        with self._lock:
-            self.is_given_up = True
-            connection = self._connection
-        if connection is not None:
-            connection.close()
-
-
 class FeedActor(Actor):
-    """Takes Kline (from its reader thread, or injected), StreamUp, StreamDown, Backfilled; passes klines to the trader
-    of its symbol.
+    """Takes Kline (from its stream's reader, or injected), StreamUp, StreamDown, Backfilled; passes klines to the
+    trader of its symbol.
 
-    While a gap is being filled live klines are held back, so that what went missing comes first. Where the trader has
-    no room, the stream is closed: what is not read is fetched when there is room again.
+    A closed kline is missing where the next one does not follow the last one passed on, and where the exchange's clock
+    says that one is due: at StreamUp at once, later with some grace. REST is asked for it, and live klines are held
+    back until it answers, so that what went missing comes first. It does not matter why one is missing: a cut, a
+    garbled frame, no room in this feed's mailbox or in the trader's.
+
+    Of a symbol without trades the exchange may send nothing, so that its closed klines are asked for by REST, one
+    question a candle (3 of 6,000 weight a minute). If REST has trades of which the stream said nothing, the stream is
+    told.
     """
 
     def __init__(
@@ -61,27 +50,36 @@ class FeedActor(Actor):
         context: Context,
         settings: FeedSettings,
         memory: Cell[FeedMemory],
-        stream: MarketStream | None,
+        stream: Address | None,
         history: MarketHistory | None,
+        gate: BackfillGate,
         last_stored: Callable[[], Kline | None],
+        exchange_now_ms: Callable[[], int],
     ) -> None:
+        """`stream` and `history` are None where klines are injected: then none can be missing."""
         super().__init__(context)
         self._settings = settings
         self._cell = memory
         self._stream = stream
         self._history = history
+        self._gate = gate
         self._last_stored = last_stored
-        self._line: _Line | None = None
-        self._backoff_ms = settings.min_backoff_ms
-        self._filling = False
+        self._exchange_now_ms = exchange_now_ms
+        self._is_behind = False  # something is missing: live klines wait in `_held`
         self._held: list[Kline] = []
-        self._heard_ms = 0
+        self._failures = 0
+        self._looks = 0  # how often the gap before the first held kline was asked about again
+        self._is_look = False  # asked because a kline was due
+        self._vain_looks = 0
+        self._look_again_ms = 0
+        self._threads = 0
+        self._complaints = Throttle(3, 10_000)
         self._handlers: dict[type, Callable[..., None]] = {
             Kline: self._on_kline,
             StreamUp: self._on_up,
             StreamDown: self._on_down,
             Backfilled: self._on_backfilled,
-            Connect: self._on_connect,
+            CatchUp: self._on_catch_up,
             Watch: self._on_watch,
         }
 
@@ -90,155 +88,178 @@ class FeedActor(Actor):
             self._remember(last=self._last_stored())
         self._remember(connected=False)
         if self._stream is not None:
-            self.context.on_epoch_end(self._close)
-            self._on_connect(Connect())
+            self.context.tell(self._stream, Subscribe(self._settings.symbol))
             self.context.after(self._settings.watch_ms, Watch())
 
     def handle(self, message: object) -> None:
         self._handlers[type(message)](message)
 
-    def stopped(self) -> None:
-        self._close()
+    # The stream
 
-    def _on_connect(self, _: Connect) -> None:
-        if self._line is not None:
-            return
-        line = _Line(self._cell.value.connections + 1)
-        self._remember(connections=line.number)
-        self._line = line
-        self.context.spawn_thread(f"reader-{line.number}", lambda: self._read(line))
+    def _on_up(self, _: StreamUp) -> None:
+        self._remember(connected=True)
+        if not self._is_behind and self._is_due(0):
+            self._catch_up()
 
-    def _read(self, line: _Line) -> None:
-        """Read one connection to its end. Runs on a thread of its own and touches nothing but messages and its line."""
-        symbol, number = self._settings.symbol, line.number
-        clock, tell = self.context.clock, self.context.tell
-        assert self._stream is not None
-        try:
-            connection = self._stream.connect(symbol, self._settings.interval)
-        except StreamClosed as error:
-            tell(self.context.address, StreamDown(symbol, number, str(error), clock.now_ms()))
-            return
-        reason = "the feed stopped"
-        try:
-            if line.opened(connection):
-                tell(self.context.address, StreamUp(symbol, number, clock.now_ms()))
-            while self.context.is_current() and not line.is_given_up:
-                kline = connection.receive()
-                if kline is not None and not tell(self.context.address, kline):
-                    reason = "no room for more klines"
-                    break
-        except StreamClosed as error:
-            reason = str(error)
-        finally:
-            connection.close()
-        if self.context.is_current() and not line.is_given_up:
-            tell(self.context.address, StreamDown(symbol, number, reason, clock.now_ms()))
-
-    def _on_up(self, up: StreamUp) -> None:
-        line = self._line
-        if line is None or up.connection != line.number:
-            return
-        self.context.tell(addresses.MONITOR, up)
-        self._heard_ms = self.context.clock.monotonic_ms()
-        last, history = self._cell.value.last, self._history
-        if last is None or history is None:
-            self._remember(connected=True, is_whole=True)
-        else:
-            self._remember(connected=True, is_whole=False)
-            self._fill(history, last, line.number)
-
-    def _on_down(self, down: StreamDown) -> None:
-        if self._line is None or down.connection != self._line.number:
-            return
-        self._line.give_up()
-        self._line = None
-        self._filling = False
-        self._held.clear()
+    def _on_down(self, _: StreamDown) -> None:
         self._remember(connected=False)
-        self.context.tell(addresses.MONITOR, down)
-        self.context.after(self._backoff_ms, Connect())
-        self._backoff_ms = min(self._settings.max_backoff_ms, self._backoff_ms * 2)
 
-    def _fill(self, history: MarketHistory, last: Kline, number: int) -> None:
-        self._filling = True
-        settings = self._settings
-        start = last.open_time + 1 if last.is_closed else last.open_time
+    def _on_watch(self, _: Watch) -> None:
+        self.context.after(self._settings.watch_ms, Watch())
+        is_time = self.context.clock.monotonic_ms() >= self._look_again_ms
+        if is_time and not self._is_behind and self._is_due(self._settings.grace_ms):
+            self._is_look = True
+            self._catch_up()
 
-        def fetch() -> None:
-            try:
-                klines = tuple(history.closed_klines(settings.symbol, settings.interval, start))
-                message = Backfilled(settings.symbol, number, klines)
-            except ExchangeError as error:
-                message = Backfilled(settings.symbol, number, (), error=str(error))
-            if self.context.is_current():
-                self.context.tell(self.context.address, message)
+    def _is_due(self, grace_ms: int) -> bool:
+        last = self._cell.value.last
+        return last is not None and self._history is not None and self._exchange_now_ms() > next_close(last) + grace_ms
 
-        self.context.spawn_thread(f"history-{number}", fetch)
-
-    def _on_backfilled(self, backfilled: Backfilled) -> None:
-        if self._line is None or backfilled.connection != self._line.number or not self._filling:
-            return
-        if backfilled.error:
-            self._notice("warning", f"klines missed by {self._settings.symbol} not fetched yet: {backfilled.error}")
-            self._give_way("missed klines are not to be had")
-            return
-        self._filling = False
-        held, self._held = self._held, []
-        for kline in (*backfilled.klines, *held):
-            if not self._pass_on(kline):
-                return
-        self._remember(is_whole=True)
-        self._backoff_ms = self._settings.min_backoff_ms
+    # Klines
 
     def _on_kline(self, kline: Kline) -> None:
-        self._heard_ms = self.context.clock.monotonic_ms()
-        if self._filling:
-            if len(self._held) < self._settings.held_bound:
-                self._held.append(kline)
-            else:
-                self._give_way("missed klines take too long to come")
-        # Otherwise it came by a connection that was given up, and something before it has not been passed on: the next
-        # connection fetches both.
-        elif self._cell.value.is_whole and self._pass_on(kline) and self._line is not None:
-            self._backoff_ms = self._settings.min_backoff_ms
+        if not self._is_believed(kline):
+            return
+        if not self._is_behind:
+            self._take(kline)
+        elif len(self._held) < self._settings.held_bound:
+            self._held.append(kline)
+        else:
+            # What it leaves out will be missing before the next one.
+            self._held.clear()
+            self._complain("missed klines take too long to come: live ones are dropped until then")
+
+    def _is_believed(self, kline: Kline) -> bool:
+        memory, settings = self._cell.value, self._settings
+        mine = kline.symbol == settings.symbol and kline.interval == settings.interval
+        wrong = None
+        if mine and is_newer(kline, memory.last):
+            if self._stream is not None:
+                wrong = implausible(kline, memory.last, self.context.clock.now_ms())
+            if wrong is None:
+                return True
+        self._remember(dropped=memory.dropped + 1)
+        if wrong is not None:
+            self._complain(f"a kline of {kline.symbol} is not believed: {wrong}")
+        return False
+
+    def _take(self, kline: Kline) -> None:
+        """Pass a live kline on, unless one is missing before it."""
+        last = self._cell.value.last
+        if last is not None and self._history is not None and leaves_gap(kline, last):
+            self._held.append(kline)
+            self._catch_up()
+        else:
+            self._pass_on(kline)
 
     def _pass_on(self, kline: Kline) -> bool:
-        """Give a kline to the trader; False where it has no room and the stream had to close."""
+        """Give a kline to the trader; False where it has no room."""
         memory = self._cell.value
-        mine = kline.symbol == self._settings.symbol and kline.interval == self._settings.interval
-        if not mine or not is_newer(kline, memory.last):
+        if not is_newer(kline, memory.last):
             self._remember(dropped=memory.dropped + 1)
-            return True
-        wrong = implausible(kline, memory.last, self.context.clock.now_ms()) if self._stream is not None else None
-        if wrong is not None:
-            self._remember(dropped=memory.dropped + 1)
-            self._notice("warning", f"a kline of {kline.symbol} is not believed: {wrong}")
             return True
         if not self.context.tell(addresses.trader(kline.symbol), kline):
-            self._give_way("trader has no room")
+            self._refuse(kline)
             return False
         self._remember(last=kline, passed=memory.passed + 1)
         return True
 
-    def _give_way(self, reason: str) -> None:
-        """End this connection, if there is one; the next one fetches what was not passed on."""
+    def _refuse(self, kline: Kline) -> None:
         if self._stream is None:
-            raise RuntimeError(f"an injected kline was not passed on: {reason}")
-        self._remember(is_whole=False)
-        if self._line is not None:
-            now = self.context.clock.now_ms()
-            self._on_down(StreamDown(self._settings.symbol, self._line.number, reason, now))
+            raise RuntimeError("an injected kline was not passed on: trader has no room")
+        self._remember(refused=self._cell.value.refused + 1)
+        self._complain("trader has no room: closed klines are fetched later")
+        if kline.is_closed and self._history is not None and self._cell.value.last is not None:
+            self._is_behind = True
+            self._held.clear()
+            self._try_later()
 
-    def _on_watch(self, _: Watch) -> None:
-        self.context.after(self._settings.watch_ms, Watch())
-        silent_ms = self.context.clock.monotonic_ms() - self._heard_ms
-        if self._cell.value.connected and silent_ms > self._settings.silence_ms:
-            self._give_way(f"no kline for {silent_ms // 1000} s")
+    # What is missing
 
-    def _close(self) -> None:
-        line = self._line
-        if line is not None:
-            line.give_up()
+    def _catch_up(self) -> None:
+        self._is_behind = True
+        self._ask()
+
+    def _on_catch_up(self, _: CatchUp) -> None:
+        if self._is_behind:
+            self._ask()
+
+    def _try_later(self) -> None:
+        settings = self._settings
+        self.context.after(min(settings.max_backoff_ms, settings.min_backoff_ms << min(self._failures, 20)), CatchUp())
+        self._failures += 1
+
+    def _ask(self) -> None:
+        history, last, settings, context = self._history, self._cell.value.last, self._settings, self.context
+        assert history is not None
+        assert last is not None
+        start = last.open_time + 1 if last.is_closed else last.open_time
+
+        def fetch() -> None:
+            with self._gate.entered(context.is_current) as is_entered:
+                if not is_entered:
+                    return
+                try:
+                    klines = tuple(history.closed_klines(settings.symbol, settings.interval, start))
+                    message = Backfilled(settings.symbol, context.epoch, klines)
+                except ExchangeError as error:
+                    message = Backfilled(settings.symbol, context.epoch, (), error=str(error))
+            if context.is_current():
+                context.tell(context.address, message)
+
+        self._threads += 1
+        context.spawn_thread(f"history-{self._threads}", fetch)
+
+    def _on_backfilled(self, backfilled: Backfilled) -> None:
+        if not self._is_behind or backfilled.epoch != self.context.epoch:
+            return
+        if backfilled.error:
+            self._complain(f"klines missed by {self._settings.symbol} not fetched yet: {backfilled.error}")
+            self._try_later()
+            return
+        before = self._cell.value.last
+        for kline in backfilled.klines:
+            if not self._pass_on(kline):
+                return
+        held = deque(self._held)
+        last = self._cell.value.last
+        if held and last is not None and is_newer(held[0], last) and leaves_gap(held[0], last):
+            if self._looks < LOOKS:
+                self._looks += 1
+                self._try_later()
+                return
+            first = held.popleft()  # the exchange itself has none before it
+            if not self._pass_on(first) and first.is_closed:
+                return
+        self._is_behind = False
+        self._looks = self._failures = 0
+        self._held.clear()
+        self._end_look(before, backfilled.klines)
+        while held:
+            kline = held.popleft()
+            if self._is_behind:
+                self._held.append(kline)
+            elif self._is_believed(kline):
+                self._take(kline)
+
+    def _end_look(self, before: Kline | None, klines: tuple[Kline, ...]) -> None:
+        """Ask less and less often for what is due and not to be had; tell the stream of trades that it left out."""
+        if self._is_due(self._settings.grace_ms):
+            wait_ms = min(LONGEST_LOOK_MS, self._settings.grace_ms << min(self._vain_looks, 20))
+            self._look_again_ms = self.context.clock.monotonic_ms() + wait_ms
+            self._vain_looks += 1
+        else:
+            self._vain_looks = 0
+        # Of the candle that `before` was of only the last update may be missing: that proves nothing.
+        is_left_out = before is not None and any(k.open_time > before.open_time and k.volume for k in klines)
+        if is_left_out and self._is_look and self._cell.value.connected and self._stream is not None:
+            self.context.tell(self._stream, Suspect(self._settings.symbol))
+        self._is_look = False
+
+    def _complain(self, text: str) -> None:
+        held_back = self._complaints.admit(self.context.clock.monotonic_ms())
+        if held_back is not None:
+            self._notice("warning", f"{text} ({held_back} more before it)" if held_back else text)
 
     def _remember(self, **changes: object) -> None:
         value = msgspec.structs.replace(self._cell.value, **changes)

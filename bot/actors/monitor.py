@@ -114,11 +114,14 @@ class MonitorActor(Actor):
         self._log.info("skipped", symbol=symbol, side=side, name=name, detail=detail)
 
     def _on_stream_up(self, up: StreamUp) -> None:
-        self._log.info("stream up", symbol=up.symbol, connection=up.connection)
+        self._log.info("stream up", stream=up.stream, connection=up.connection, symbols=_several(up.symbols))
 
     def _on_stream_down(self, down: StreamDown) -> None:
-        self._log.warning("stream down", symbol=down.symbol, connection=down.connection, reason=down.reason)
-        self._note(Notice(f"feed/{down.symbol}", "warning", f"stream down: {down.reason}", down.time))
+        symbols = _several(down.symbols)
+        self._log.warning(
+            "stream down", stream=down.stream, connection=down.connection, symbols=symbols, reason=down.reason
+        )
+        self._note(Notice(down.stream, "warning", f"stream of {symbols} down: {down.reason}", down.time))
 
     def _on_notice(self, notice: Notice) -> None:
         self._log.log({"info": 20, "warning": 30}.get(notice.level, 40), notice.text, source=notice.source)
@@ -139,3 +142,7 @@ class MonitorActor(Actor):
     def _keep(self, **changes: object) -> None:
         value = msgspec.structs.replace(self._cell.value, **changes)
         self.context.run_fenced(lambda: setattr(self._cell, "value", value))
+
+
+def _several(symbols: tuple[str, ...]) -> str:
+    return ",".join(symbols) if len(symbols) <= 3 else f"{symbols[0]} and {len(symbols) - 1} more"

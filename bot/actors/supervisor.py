@@ -1,8 +1,9 @@
 """The tree as data: which actors there are, in which order they start, and what happens when one fails.
 
-Started in this order, stopped in the reverse one: feeds stop first, persistence and monitor last.
+Started in this order, stopped in the reverse one: streams stop first, then feeds, persistence and monitor last.
 """
 
+import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,12 +11,14 @@ import msgspec
 
 from bot.actors import addresses
 from bot.actors.account import AccountActor, AccountSettings
-from bot.actors.cells import AccountMemory, Cell, FeedMemory, PortfolioMemory, TraderMemory
+from bot.actors.cells import AccountMemory, Cell, FeedMemory, PortfolioMemory, StreamMemory, TraderMemory
 from bot.actors.feed import FeedActor, FeedSettings
 from bot.actors.kafka_bridge import KafkaBridgeActor
+from bot.actors.limits import BackfillGate, ConnectionBudget
 from bot.actors.monitor import MonitorActor, MonitorMemory
 from bot.actors.persistence import PersistenceActor, PersistenceSettings
 from bot.actors.portfolio import PortfolioActor
+from bot.actors.stream import StreamActor, StreamSettings
 from bot.actors.trader import TraderActor, TraderSettings
 from bot.domain.adjustment import Adjustment
 from bot.domain.care import Bystander, Liquidator
@@ -31,6 +34,7 @@ from bot.messages import (
     BalanceMoved,
     BalancesReported,
     ConnectionEnded,
+    ConnectionEnding,
     ConnectionOpened,
     Decision,
     DiskSpace,
@@ -48,6 +52,8 @@ from bot.messages import (
     Stored,
     StreamDown,
     StreamUp,
+    Subscribe,
+    Suspect,
     Taken,
 )
 from bot.ports import AccountStream, EventLog, MarketBook, MarketHistory, MarketStream, OrderJournal, Store
@@ -77,6 +83,9 @@ LANES: dict[type, Lane] = {
     ReplayLog: Lane.CONTROL,
     StreamUp: Lane.CONTROL,
     StreamDown: Lane.CONTROL,
+    ConnectionEnding: Lane.CONTROL,
+    Subscribe: Lane.CONTROL,
+    Suspect: Lane.CONTROL,
     DiskSpace: Lane.CONTROL,
     RulesChanged: Lane.CONTROL,
     Notice: Lane.CONTROL,
@@ -101,8 +110,16 @@ class AccountParts(msgspec.Struct, frozen=True):
     stream: AccountStream | None
 
 
+class LiveParts(msgspec.Struct, frozen=True):
+    """Where live klines come from; `budget` is shared by all streams, and by whoever else opens connections."""
+
+    market: MarketStream
+    streams: tuple[StreamSettings, ...]
+    budget: ConnectionBudget
+
+
 class Parts(msgspec.Struct, frozen=True):
-    """All that the actors are made of; `stream` and `history` are None where klines are injected.
+    """All that the actors are made of; `live` and `history` are None where klines are injected.
 
     `market` gives what is known of the exchange that orders go to; None where none is traded on.
 
@@ -117,7 +134,7 @@ class Parts(msgspec.Struct, frozen=True):
     strategy: Strategy
     sizing: SizingParameters
     mode: str
-    stream: MarketStream | None
+    live: LiveParts | None
     history: MarketHistory | None
     gateway: OrderGateway
     journal: OrderJournal
@@ -137,6 +154,9 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
     """Return the children in dependency order."""
     memories, store = parts.memories, parts.store
 
+    streams = parts.live.streams if parts.live is not None else ()
+    stream_of = {symbol: addresses.stream(s.number) for s in streams for symbol in s.symbols}
+    gate = BackfillGate()
     only_closed = {settings.symbol for settings in parts.traders if settings.only_closed}
 
     def last_stored(symbol: str) -> Kline | None:
@@ -195,10 +215,17 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
             context,
             settings,
             memories.feeds[settings.symbol],
-            parts.stream,
+            stream_of.get(settings.symbol),
             parts.history,
+            gate,
             lambda: last_stored(settings.symbol),
+            parts.exchange_now_ms,
         )
+
+    def stream(settings: StreamSettings) -> Callable[[Context], StreamActor]:
+        assert parts.live is not None
+        market, budget, memory = parts.live.market, parts.live.budget, Cell(StreamMemory())
+        return lambda context: StreamActor(context, settings, memory, market, budget, random.Random())
 
     def spec(address: Address, factory: Callable[[Context], Actor], **policy: Any) -> ChildSpec:
         return ChildSpec(address, factory, handler_deadline_ms=parts.handler_deadline_ms, **policy)
@@ -221,4 +248,5 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
             for s in parts.traders
         ),
         *(spec(addresses.feed(s.symbol), feed(s)) for s in parts.feeds),
+        *(spec(addresses.stream(s.number), stream(s)) for s in streams),
     )

@@ -30,6 +30,9 @@ def trouble(snapshot: Snapshot, now_ms: int) -> str | None:
     for name in ALL_NEED:
         if name not in by_name or _is_down(by_name[name]):
             return f"{name} is down: {by_name[name].last_error if name in by_name else 'never started'}"
+    streams = [actor for actor in snapshot.actors if actor.kind == "stream"]
+    if streams and all(actor.state == "quarantined" for actor in streams):
+        return f"no stream runs: {streams[0].last_error}"
     feeds = {name for name, actor in by_name.items() if actor.kind == "feed" and actor.state != "quarantined"}
     fed = [view for view in snapshot.symbols if str(addresses.feed(view.symbol)) in feeds]
     newest = max((view.last_kline_ms or 0 for view in fed), default=0)

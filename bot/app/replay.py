@@ -109,7 +109,7 @@ class _Replay:
             strategy=plan.strategy,
             sizing=plan.sizing,
             mode=MODE,
-            stream=None,
+            live=None,
             history=None,
             gateway=OrderGateway(exchange, journal, directory),
             journal=journal,

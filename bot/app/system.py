@@ -12,9 +12,11 @@ import msgspec
 from bot.actors import addresses
 from bot.actors.account import AccountSettings
 from bot.actors.feed import FeedSettings
+from bot.actors.limits import ConnectionBudget
 from bot.actors.persistence import PersistenceSettings
 from bot.actors.portfolio import START_CASH_NOTE
-from bot.actors.supervisor import LANES, AccountParts, Memories, Parts, child_specs
+from bot.actors.stream import UPDATE_MS, StreamSettings, shards
+from bot.actors.supervisor import LANES, AccountParts, LiveParts, Memories, Parts, child_specs
 from bot.actors.trader import TraderSettings
 from bot.adapters.binance import (
     PROFILES,
@@ -201,19 +203,19 @@ class BotSystem:
                 sizing_parameters(settings).limits,
             )
             self._watch.tick()
-        stream = BinanceMarketStream(urls.market_ws, on_bad_frame=self._on_bad_frame)
         parts = Parts(
-            feeds=tuple(
-                FeedSettings(symbol, settings.interval, silence_ms=settings.feed_silence * 1000)
-                for symbol in settings.symbols
-            ),
+            feeds=tuple(FeedSettings(symbol, settings.interval) for symbol in settings.symbols),
             traders=tuple(self._trader_settings(symbol) for symbol in settings.symbols),
             persistence=PersistenceSettings(keep_open_klines_ms=settings.keep_open_klines_days * 86_400_000),
             rules=rules,
             strategy=strategy_of(settings),
             sizing=sizing_parameters(settings),
             mode=settings.mode.value,
-            stream=stream,
+            live=LiveParts(
+                market=BinanceMarketStream(urls.market_ws, self._on_bad_frame, self._clock),
+                streams=self._streams(),
+                budget=ConnectionBudget(self._clock),
+            ),
             history=history,
             gateway=OrderGateway(exchange, self._journal, directory, self._on_consequence),
             journal=self._journal,
@@ -403,6 +405,20 @@ class BotSystem:
             only_closed=settings.compare_on == "closed",
             max_gap_ms=settings.max_gap * INTERVALS_MS[settings.interval],
             max_age_ms=settings.max_age * 1000,
+        )
+
+    def _streams(self) -> tuple[StreamSettings, ...]:
+        settings = self.settings
+        return tuple(
+            StreamSettings(
+                number=number,
+                symbols=symbols,
+                interval=settings.interval,
+                update_ms=min(UPDATE_MS, INTERVALS_MS[settings.interval]),
+                max_silence_ms=settings.feed_silence * 1000,
+                life_ms=settings.stream_life * 1000,
+            )
+            for number, symbols in enumerate(shards(settings.symbols))
         )
 
     def _keep_asking(self, history: BinanceMarketHistory, account: BinanceExchange | None) -> None:

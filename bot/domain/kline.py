@@ -39,6 +39,16 @@ def is_newer(kline: Kline, last: Kline | None) -> bool:
     return kline.is_closed or kline.event_time > last.event_time
 
 
+def leaves_gap(kline: Kline, last: Kline) -> bool:
+    """Return whether a closed kline is missing between `last`, the last one taken, and `kline`, which is newer."""
+    return kline.open_time > last.close_time + 1 if last.is_closed else kline.open_time != last.open_time
+
+
+def next_close(last: Kline) -> int:
+    """Return the close_time (ms UTC) of the closed kline that follows `last`, the last one taken."""
+    return 2 * last.close_time + 1 - last.open_time if last.is_closed else last.close_time
+
+
 MAX_LEAP_MS = 86_400_000
 
 

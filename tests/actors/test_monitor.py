@@ -50,8 +50,8 @@ def test_each_decision_counts(monitor):
 
 def test_every_message_that_it_may_get_is_borne(monitor):
     for message in (
-        StreamUp("BTCUSDT", 1, NOON),
-        StreamDown("BTCUSDT", 1, "cut", NOON),
+        StreamUp("stream/0", 1, ("BTCUSDT",), NOON),
+        StreamDown("stream/0", 1, ("BTCUSDT", "A", "B", "C"), "cut", NOON),
         Notice("feed/BTCUSDT", "error", "a line", NOON),
         ActorStarted("bridge", 1, "bridge", NOON),
         ActorStopped("bridge", 1, "bridge", NOON),
@@ -62,5 +62,5 @@ def test_every_message_that_it_may_get_is_borne(monitor):
     ):
         monitor.handle(message)
     texts = [n.text for n in monitor._cell.value.notices]
-    assert texts[:2] == ["stream down: cut", "a line"]
+    assert texts[:2] == ["stream of BTCUSDT and 3 more down: cut", "a line"]
     assert any("too often" in text for text in texts)

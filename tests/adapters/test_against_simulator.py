@@ -12,7 +12,15 @@ import requests
 from bot.adapters.binance import BinanceExchange, BinanceMarketHistory, BinanceMarketStream
 from bot.domain.kline import is_newer
 from bot.domain.order import OrderIntent, OrderStatus, Side
-from bot.ports import ConfigurationRefused, ExchangeUnavailable, OrderInDoubt, OrderNotSent, OrderRejected, StreamClosed
+from bot.ports import (
+    ConfigurationRefused,
+    ExchangeUnavailable,
+    OrderInDoubt,
+    OrderNotSent,
+    OrderRejected,
+    ShutdownAnnounced,
+    StreamClosed,
+)
 from bot.simulator import SimulatedExchange, SimulatorConfig
 from bot.supervision import SystemClock
 
@@ -72,8 +80,9 @@ def complaints():
 def connect(simulator, complaints):
     opened = []
 
-    def connect(symbol="BTCUSDT", **settings):
-        connection = BinanceMarketStream(simulator.ends.ws_url, complaints.append, **settings).connect(symbol, "1m")
+    def connect(*symbols, **settings):
+        stream = BinanceMarketStream(simulator.ends.ws_url, complaints.append, SystemClock(), **settings)
+        connection = stream.connect(symbols or SYMBOLS[:1], "1m")
         opened.append(connection)
         return connection
 
@@ -98,6 +107,9 @@ class TestStream:
         assert all(is_newer(later, earlier) for earlier, later in itertools.pairwise(klines))
         assert complaints == []
 
+    def test_all_symbols_share_a_connection(self, connect):
+        assert {kline.symbol for kline in take(connect(*SYMBOLS), 3 * len(SYMBOLS))} == set(SYMBOLS)
+
     def test_a_garbage_frame_costs_nothing_but_itself(self, simulator, connect, complaints):
         connection = connect()
         take(connection, 1)
@@ -109,8 +121,9 @@ class TestStream:
         connection = connect()
         take(connection, 1)
         simulator.fault("ws_frame", text='{"e":"serverShutdown","E":1770123456789}')
-        with pytest.raises(StreamClosed, match="server shutdown announced"):
+        with pytest.raises(ShutdownAnnounced, match="server shutdown announced"):
             take(connection, 100)
+        assert len(take(connection, 1)) == 1
 
     def test_a_cut(self, simulator, connect):
         connection = connect()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bot.adapters.binance.stream import BadFrame, decode_frame
 from bot.domain.kline import Kline
-from bot.ports import StreamClosed
+from bot.ports import ShutdownAnnounced
 
 OPEN_TIME, CLOSE_TIME, EVENT_TIME = 1795556940000, 1795556999999, 1795556961569
 
@@ -77,8 +77,8 @@ def test_replies_and_other_events_are_no_klines(frame):
         {"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": 1770123456789}},
     ],
 )
-def test_a_shutdown_notice_ends_the_stream(frame):
-    with pytest.raises(StreamClosed, match="server shutdown announced"):
+def test_a_shutdown_notice_is_told(frame):
+    with pytest.raises(ShutdownAnnounced, match="server shutdown announced"):
         decoded(frame)
 
 
@@ -143,7 +143,7 @@ def harmless(frame: bytes):
     """Decode; whatever comes out must be a believable kline, nothing, or one of the two announced exceptions."""
     try:
         kline = decode_frame(frame)
-    except (BadFrame, StreamClosed):
+    except (BadFrame, ShutdownAnnounced):
         return
     if kline is not None:
         for price in (kline.open, kline.high, kline.low, kline.close):

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 
 from bot.adapters.binance import BinanceMarketStream
-from bot.ports import StreamClosed
+from bot.ports import ShutdownAnnounced, StreamClosed
+from bot.supervision.testing import ManualClock
 from tests.adapters.servers import CLOSE, PING, PONG, TEXT, unused_port, websocket_server
 from tests.adapters.test_frames import a_frame
 
@@ -27,26 +28,46 @@ def complaints():
 def opened(server, complaints):
     """A connection of BTCUSDT and the server's end of it."""
     url, peers = server
-    connection = BinanceMarketStream(url, complaints.append).connect("BTCUSDT", "1m")
+    connection = a_stream(url, complaints.append).connect(["BTCUSDT"], "1m")
     yield connection, peers.get(timeout=5)
     connection.close()
+
+
+def a_stream(url, on_bad_frame=print, **settings):
+    return BinanceMarketStream(url, on_bad_frame, ManualClock(), **settings)
 
 
 def text_of(**changes):
     return json.dumps(a_frame(**changes))
 
 
-def test_one_raw_stream_per_symbol(opened):
-    connection, peer = opened
-    peer.send(text_of(c="7"))
-    assert connection.receive().close == 7
-    assert peer.path == "/ws/btcusdt@kline_1m"
-
-
-def test_a_symbol_that_is_not_ascii_is_quoted(server, complaints):
+def test_one_combined_stream_of_all_symbols(server, complaints):
     url, peers = server
-    connection = BinanceMarketStream(url, complaints.append).connect("币USDT", "1m")
-    assert peers.get(timeout=5).path == "/ws/%E5%B8%81usdt@kline_1m"
+    connection = a_stream(url, complaints.append).connect(["BTCUSDT", "币USDT"], "1m")
+    peer = peers.get(timeout=5)
+    assert peer.path == "/stream?streams=btcusdt@kline_1m/%E5%B8%81usdt@kline_1m"
+    peer.send(json.dumps({"stream": "btcusdt@kline_1m", "data": a_frame(c="7")}))
+    peer.send(text_of(c="8"))
+    assert [connection.receive().close for _ in range(2)] == [7, 8], "wrapped or not"
+    peer.send("garbage")
+    assert connection.receive() is None
+    assert complaints[0].startswith("BTCUSDT and 1 more: frame refused")
+    connection.close()
+
+
+def test_a_storm_of_garbage_is_few_lines_that_say_how_many_more(server, complaints):
+    url, peers = server
+    stream = a_stream(url, complaints.append)
+    connection = stream.connect(["BTCUSDT"], "1m")
+    peer = peers.get(timeout=5)
+    for _ in range(500):
+        peer.send("garbage")
+        assert connection.receive() is None
+    assert (connection.bad_frames, len(complaints)) == (500, 10)
+    stream._clock.advance(10_000)
+    peer.send("garbage")
+    connection.receive()
+    assert complaints[10].endswith("(490 more before it)")
     connection.close()
 
 
@@ -79,18 +100,24 @@ def test_garbage_is_counted_and_said_in_one_line_and_loses_no_kline(opened, comp
     assert "not a plain decimal in range at `$.k.c`" in complaints[2]
 
 
-@pytest.mark.parametrize("end", ["cut", "close", "shutdown"])
+def test_a_shutdown_notice_is_told_and_klines_still_come(opened):
+    connection, peer = opened
+    peer.send('{"e":"serverShutdown","E":1770123456789}')
+    peer.send(text_of(c="7"))
+    with pytest.raises(ShutdownAnnounced):
+        connection.receive()
+    assert connection.receive().close == 7
+
+
+@pytest.mark.parametrize("end", ["cut", "close"])
 def test_an_end_by_the_server_has_its_reason(opened, end):
     connection, peer = opened
     if end == "cut":
         peer.cut()
         reason = "connection lost"
-    elif end == "close":
+    else:
         peer.send((1008).to_bytes(2, "big") + b"Too many messages", CLOSE)
         reason = "closed by the exchange: 1008 Too many messages"
-    else:
-        peer.send('{"e":"serverShutdown","E":1770123456789}')
-        reason = "server shutdown announced"
     with pytest.raises(StreamClosed, match=reason):
         connection.receive()
     with pytest.raises(StreamClosed):
@@ -106,7 +133,7 @@ def test_a_broken_websocket_frame_ends_the_stream(opened):
 
 def test_silence_ends_the_stream_and_a_ping_is_no_silence(server, complaints):
     url, peers = server
-    connection = BinanceMarketStream(url, complaints.append, silence_ms=200).connect("BTCUSDT", "1m")
+    connection = a_stream(url, complaints.append, silence_ms=200).connect(["BTCUSDT"], "1m")
     peers.get(timeout=5).send(b"", PING)
     assert connection.receive() is None
     with pytest.raises(StreamClosed, match=r"silent: neither data nor ping for 0\.2 s"):
@@ -133,9 +160,9 @@ def test_close_from_another_thread_ends_a_waiting_read_at_once(opened):
 
 def test_closing_while_klines_pour_in_never_raises_anything_else(server, complaints):
     url, peers = server
-    stream = BinanceMarketStream(url, complaints.append)
+    stream = a_stream(url, complaints.append)
     for _ in range(20):
-        connection = stream.connect("BTCUSDT", "1m")
+        connection = stream.connect(["BTCUSDT"], "1m")
         peer = peers.get(timeout=5)
         flowing = threading.Event()
 
@@ -165,16 +192,16 @@ def test_a_blocked_region_names_the_fix():
         websocket_server(status=451) as (url, _),
         pytest.raises(StreamClosed, match=r"451.*blocks.*region.*market_data\.profile = us"),
     ):
-        BinanceMarketStream(url, print).connect("BTCUSDT", "1m")
+        a_stream(url, print).connect(["BTCUSDT"], "1m")
 
 
 def test_a_refused_handshake_names_its_status():
     with websocket_server(status=503) as (url, _), pytest.raises(StreamClosed, match="refused the stream: HTTP 503"):
-        BinanceMarketStream(url, print).connect("BTCUSDT", "1m")
+        a_stream(url, print).connect(["BTCUSDT"], "1m")
 
 
 @pytest.mark.parametrize("url", [f"ws://127.0.0.1:{unused_port()}", "ws://no.such.host.invalid", "nonsense"])
 def test_an_address_without_a_server_is_one_clear_line(url):
     with pytest.raises(StreamClosed, match=f"cannot connect to {url}: ") as closed:
-        BinanceMarketStream(url, print).connect("BTCUSDT", "1m")
+        a_stream(url, print).connect(["BTCUSDT"], "1m")
     assert "\n" not in str(closed.value)

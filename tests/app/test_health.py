@@ -12,7 +12,7 @@ from bot.domain.position import Position
 from bot.supervision import ActorStatus, Depth
 from tests.support.builders import NOON
 
-NAMES = ("supervisor", "monitor", "persistence", "bridge", "portfolio", "trader/BTCUSDT", "feed/BTCUSDT")
+NAMES = ("supervisor", "monitor", "persistence", "bridge", "portfolio", "trader/BTCUSDT", "feed/BTCUSDT", "stream/0")
 LONG = 10 * STALE_AFTER_MS
 
 
@@ -39,6 +39,7 @@ def test_a_bot_that_runs_and_hears_is_well():
         (a_snapshot(persistence=an_actor("persistence", busy_ms=60_000)), "persistence"),
         (a_snapshot(portfolio=an_actor("portfolio", "quarantined")), "portfolio"),
         (a_snapshot(age_ms=STALE_AFTER_MS + 1), "kline"),
+        (a_snapshot(stream=an_actor("stream/0", "quarantined")), "no stream runs: boom"),
         (msgspec.structs.replace(a_snapshot(), actors=()), "supervisor"),
     ],
 )

@@ -13,13 +13,14 @@ from bot.actors.kafka_bridge import KafkaBridgeActor
 from bot.actors.monitor import MonitorActor
 from bot.actors.persistence import PersistenceActor
 from bot.actors.portfolio import PortfolioActor
+from bot.actors.stream import StreamActor
 from bot.actors.trader import TraderActor
 from bot.adapters.binance import BinanceExchange
 from bot.adapters.sqlite import SqliteJournal
 from bot.gateway import OrderGateway
 from bot.supervision.incarnation import Incarnation
 
-ACTORS = (FeedActor, KafkaBridgeActor, MonitorActor, PersistenceActor, PortfolioActor, TraderActor)
+ACTORS = (FeedActor, KafkaBridgeActor, MonitorActor, PersistenceActor, PortfolioActor, StreamActor, TraderActor)
 
 POINTS: dict[str, tuple[str, ...]] = {
     "start": ("raise", "exit"),

@@ -32,9 +32,11 @@ import structlog
 
 from bot.actors import addresses
 from bot.actors.feed import FeedSettings
+from bot.actors.limits import ConnectionBudget
 from bot.actors.persistence import PersistenceSettings
 from bot.actors.portfolio import START_CASH_NOTE
-from bot.actors.supervisor import LANES, Memories, Parts, child_specs
+from bot.actors.stream import StreamSettings
+from bot.actors.supervisor import LANES, LiveParts, Memories, Parts, child_specs
 from bot.actors.trader import TraderSettings
 from bot.adapters.local_log import LocalLog
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
@@ -70,8 +72,9 @@ class Wire:
         self._given[kline.symbol].append(kline)
         self._queues[kline.symbol].put(kline)
 
-    def connect(self, symbol, interval):
-        own = self._queues[symbol] = queue.SimpleQueue()
+    def connect(self, symbols, interval):
+        own = queue.SimpleQueue()
+        self._queues.update(dict.fromkeys(symbols, own))
         return Connection(own)
 
     def closed_klines(self, symbol, interval, start_time):
@@ -172,14 +175,21 @@ class World:
         self.system = ActorSystem(self.clock, lanes=LANES, on_event=self._hear, check_ms=50)
         limits, sizing = RiskLimits(), SizingParameters(fraction=Decimal("0.01"))
         parts = Parts(
-            feeds=tuple(FeedSettings(symbol, "1m", silence_ms=600_000) for symbol in SYMBOLS),
+            feeds=tuple(FeedSettings(symbol, "1m") for symbol in SYMBOLS),
             traders=tuple(TraderSettings(symbol=s, mode="test", bot_id="bot", limits=limits) for s in SYMBOLS),
             persistence=PersistenceSettings(),
             rules=self.rules,
             strategy=self.strategy,
             sizing=sizing,
             mode="test",
-            stream=self.wire,
+            live=LiveParts(
+                market=self.wire,
+                streams=tuple(
+                    StreamSettings(number, (symbol,), "1m", update_ms=600_000, max_silence_ms=600_000)
+                    for number, symbol in enumerate(SYMBOLS)
+                ),
+                budget=ConnectionBudget(self.clock),
+            ),
             history=self.wire,
             gateway=self.gateway,
             journal=self.journal,

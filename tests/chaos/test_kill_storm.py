@@ -43,7 +43,7 @@ import bot.app.system as app
 from bot.actors import addresses
 from bot.app.system import BotSystem
 from bot.config import load_settings
-from bot.messages import DiskSpace, Flush, Notice, ReplayLog, ResolveOrders, Watch
+from bot.messages import CatchUp, DiskSpace, Flush, Notice, ReplayLog, ResolveOrders, Suspect
 from bot.supervision import ActorFailed, ActorQuarantined, ActorSystem, Address, Backoff, DeadLetter, KillRefused
 from tests.chaos.sabotage import ORDER_POINTS, POINTS, Saboteur
 from tests.chaos.step_storm import StepStorm
@@ -58,6 +58,7 @@ FIRST_SEED = int(os.environ.get("BULKHEAD_SEED") or secrets.randbelow(1_000_000)
 KILLS_A_SEED = -(-KILLS // SEEDS)
 STEPS_A_KILL = 2.2
 NAMES = (
+    *(f"stream/{number}" for number in range(len(SYMBOLS))),
     *(f"feed/{symbol}" for symbol in SYMBOLS),
     *(f"trader/{symbol}" for symbol in SYMBOLS),
     *("portfolio", "bridge", "persistence", "monitor"),
@@ -101,7 +102,7 @@ def _a_blow(rng: random.Random) -> Blow:
     points = [point for point in POINTS if point not in ORDER_POINTS]
     if name.startswith("trader"):
         points = [*ORDER_POINTS, *ORDER_POINTS, *points]
-    if not name.startswith("feed"):
+    if not name.startswith("stream"):
         points.remove("in a thread")
     point = rng.choice(points)
     return Blow(name, rng.choice(POINTS[point]), point, delay_ms)
@@ -198,7 +199,8 @@ class Run:
         if self.saboteur is not None:
             self.saboteur.disarm()
         nudges = [
-            *((addresses.feed(symbol), Watch()) for symbol in SYMBOLS),
+            *((addresses.stream(number), Suspect(symbol)) for number, symbol in enumerate(SYMBOLS)),
+            *((addresses.feed(symbol), CatchUp()) for symbol in SYMBOLS),
             *((addresses.trader(symbol), ResolveOrders()) for symbol in SYMBOLS),
             (addresses.PORTFOLIO, DiskSpace(10**12, is_low=False)),
             (addresses.BRIDGE, ReplayLog()),
@@ -265,7 +267,7 @@ def test_a_storm_of_kills_changes_nothing(tmp_path, monkeypatch, record_property
     print(", ".join(f"{count} {what}" for what, count in counts.items()))
     record_property("counts", dict(counts))
     assert counts["kills"] >= KILLS
-    assert {kind for kind, _ in ways} == {"feed", "trader", "portfolio", "bridge", "persistence", "monitor"}
+    assert {kind for kind, _ in ways} == {name.partition("/")[0] for name in NAMES}
     assert set(HOWS) <= {way for _, way in ways}
     assert counts["orders"] >= KILLS // 4
 

@@ -26,18 +26,21 @@ def kill(path, name, how="raise"):
     return command("actors", "kill", name, "--how", how, "--data-dir", path / "data", cwd=path)
 
 
-@pytest.mark.parametrize("how", ["raise", "exit", "vanish", "hang"])
-def test_a_killed_actor_runs_again_within_ten_seconds_and_no_other_notices(bot, tmp_path, how):
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [*(("feed/BTCUSDT", how) for how in ("raise", "exit", "vanish", "hang")), ("stream/0", "raise")],
+)
+def test_a_killed_actor_runs_again_within_ten_seconds_and_no_other_notices(bot, tmp_path, name, how):
     before = actors(tmp_path)
-    assert kill(tmp_path, "feed/BTCUSDT", how).returncode == 0
-    failed = wait_until(lambda: bot.events("ActorFailed"), 15, "the feed dies")
-    back = wait_until(lambda: bot.events("ActorRestarted"), 15, "the feed is back")
-    assert [event["name"] for event in (*failed, *back)] == ["feed/BTCUSDT"] * 2
+    assert kill(tmp_path, name, how).returncode == 0
+    failed = wait_until(lambda: bot.events("ActorFailed"), 15, "the actor dies")
+    back = wait_until(lambda: bot.events("ActorRestarted"), 15, "the actor is back")
+    assert [event["name"] for event in (*failed, *back)] == [name] * 2
     assert back[0]["downtime_ms"] < 10_000
     after = actors(tmp_path)
-    assert after["feed/BTCUSDT"]["state"] == "running"
-    assert after["feed/BTCUSDT"]["epoch"] == 2
-    assert all(after[name]["epoch"] == 1 for name in before if name != "feed/BTCUSDT")
+    assert after[name]["state"] == "running"
+    assert after[name]["epoch"] == 2
+    assert all(after[other]["epoch"] == 1 for other in before if other != name)
 
 
 def test_a_kill_is_refused_in_one_line_where_it_makes_no_sense(bot, tmp_path):

@@ -4,7 +4,7 @@ Source: Binance, WebSocket streams.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from urllib.parse import quote
 
@@ -14,11 +14,14 @@ import websocket
 from bot.adapters.binance.errors import REGION_BLOCKED, without_secrets
 from bot.adapters.binance.replies import NotNegative, Positive, Text, TimeMs, complaint
 from bot.domain.kline import Kline
-from bot.ports import StreamClosed
+from bot.domain.throttle import Throttle
+from bot.ports import ShutdownAnnounced, StreamClosed
+from bot.supervision import Clock
 
 SILENCE_MS = 60_000  # the exchange pings every 20 s and cuts after 60 s without a pong
 CONNECT_TIMEOUT_MS = 5_000
 SHOWN = 160  # characters of a bad frame that are reported
+COMPLAINTS, COMPLAINTS_MS = 10, 10_000  # so many bad frames are reported one by one in that time
 
 
 class BadFrame(ValueError):
@@ -72,7 +75,7 @@ _kinds = msgspec.json.Decoder(_Kind)
 def decode_frame(frame: bytes) -> Kline | None:
     """Return a frame's kline, None for another event or a reply.
 
-    Raises StreamClosed for the exchange's shutdown notice, BadFrame for anything that is no frame of Binance's.
+    Raises ShutdownAnnounced for the exchange's notice of it, BadFrame for anything that is no frame of Binance's.
     """
     try:
         event: _Event = _frames.decode(frame)
@@ -107,7 +110,9 @@ def decode_frame(frame: bytes) -> Kline | None:
 
 
 def _sort_out(frame: bytes, problem: str) -> None:
-    """Sort a frame that is no good kline. Raises StreamClosed, BadFrame with `problem`; returns for what is harmless.
+    """Sort a frame that is no good kline. Raises ShutdownAnnounced, BadFrame with `problem`.
+
+    Returns for what is harmless.
 
     Decoding such a frame again keeps the fields of all other frames out of the hot path.
     """
@@ -117,7 +122,7 @@ def _sort_out(frame: bytes, problem: str) -> None:
         raise BadFrame(problem) from None
     event = kind.data.get("e") if kind.e == "" and isinstance(kind.data, dict) else kind.e
     if event == "serverShutdown":
-        raise StreamClosed("server shutdown announced")
+        raise ShutdownAnnounced("server shutdown announced")
     if isinstance(event, str) and event not in ("", "kline"):
         return
     if kind.error is not None or kind.msg is not None:
@@ -138,7 +143,10 @@ class BinanceKlineConnection:
         self.bad_frames = 0
 
     def receive(self) -> Kline | None:
-        """Wait for the next frame; return its kline, None if it has none. Raises StreamClosed with the reason."""
+        """Wait for the next frame; return its kline, None if it has none.
+
+        Raises StreamClosed with the reason, ShutdownAnnounced while frames still come.
+        """
         with self._reading:
             try:
                 return self._next_kline()
@@ -188,31 +196,40 @@ class BinanceKlineConnection:
 
 
 class BinanceMarketStream:
-    """Live klines, one raw connection per symbol. Thread-safe.
+    """Live klines, one combined connection for any number of symbols. Thread-safe.
 
     `ws_url` is scheme, host and port. `on_bad_frame` gets one line for each frame that was refused, in the reading
-    thread. A connection with neither data nor a ping for `silence_ms` is taken for dead.
+    thread; in a storm of them a few, and how many were left out. A connection with neither data nor a ping for
+    `silence_ms` is taken for dead. Nothing is sent but the pongs that the exchange asks for, one every 20 s, so that
+    its limit of five messages a second is never near: the streams wanted stand in the address.
     """
 
     def __init__(
         self,
         ws_url: str,
         on_bad_frame: Callable[[str], None],
+        clock: Clock,
         silence_ms: int = SILENCE_MS,
         connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
     ) -> None:
         self._ws_url = ws_url.rstrip("/")
         self._on_bad_frame = on_bad_frame
+        self._clock = clock
         self._silence_ms = silence_ms
         self._connect_timeout_ms = connect_timeout_ms
+        self._throttle = Throttle(COMPLAINTS, COMPLAINTS_MS)
+        self._lock = threading.Lock()
 
-    def connect(self, symbol: str, interval: str) -> BinanceKlineConnection:
-        """Open the stream of one symbol's klines. Raises StreamClosed with the reason when it cannot be opened."""
-        name = f"{quote(symbol.lower(), safe='')}@kline_{interval}"
+    def connect(self, symbols: Sequence[str], interval: str) -> BinanceKlineConnection:
+        """Open one stream of all symbols' klines. Raises StreamClosed with the reason when it cannot be opened."""
+        # The combined form: also where a single symbol is wanted, since some hosts (the testnet) know no other.
+        names = "/".join(f"{quote(symbol.lower(), safe='')}@kline_{interval}" for symbol in symbols)
         try:
             # The decoder checks UTF-8 itself; the library's own check costs six times the rest of its work.
             socket = websocket.create_connection(
-                f"{self._ws_url}/ws/{name}", timeout=self._connect_timeout_ms / 1000, skip_utf8_validation=True
+                f"{self._ws_url}/stream?streams={names}",
+                timeout=self._connect_timeout_ms / 1000,
+                skip_utf8_validation=True,
             )
         except websocket.WebSocketBadStatusException as error:
             if error.status_code == 451:
@@ -221,7 +238,14 @@ class BinanceMarketStream:
         except (websocket.WebSocketException, OSError, ValueError) as error:
             raise StreamClosed(f"cannot connect to {self._ws_url}: {_one_line(error)}") from None
         socket.settimeout(self._silence_ms / 1000)
-        return BinanceKlineConnection(socket, symbol, self._on_bad_frame)
+        more = f" and {len(symbols) - 1} more" if len(symbols) > 1 else ""
+        return BinanceKlineConnection(socket, f"{symbols[0]}{more}", self._complain)
+
+    def _complain(self, line: str) -> None:
+        with self._lock:
+            held_back = self._throttle.admit(self._clock.monotonic_ms())
+        if held_back is not None:
+            self._on_bad_frame(f"{line} ({held_back} more before it)" if held_back else line)
 
 
 def _one_line(error: Exception) -> str:
