@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.domain.kline import INTERVALS_MS, is_newer
-from tests.support.builders import a_kline
+from bot.domain.kline import INTERVALS_MS, is_newer, leaves_gap, next_close
+from tests.support.builders import MINUTE_MS, NOON, a_kline
 
 
 def at(open_time, is_closed, event_time):
@@ -90,6 +90,21 @@ def test_at_most_one_closed_kline_of_an_open_time_is_taken(messages):
 def test_intervals_are_what_their_names_say():
     units = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
     assert {name: int(name[:-1]) * units[name[-1]] for name in INTERVALS_MS} == INTERVALS_MS
+
+
+@pytest.mark.parametrize(
+    ("last_closed", "minutes_on", "expected"),
+    [(True, 1, False), (True, 2, True), (False, 0, False), (False, 1, True), (False, 9, True)],
+)
+def test_a_closed_kline_is_missing_where_the_next_one_does_not_follow(last_closed, minutes_on, expected):
+    last = a_kline(is_closed=last_closed)
+    for is_closed in (True, False):
+        assert leaves_gap(a_kline(open_time=NOON + minutes_on * MINUTE_MS, is_closed=is_closed), last) is expected
+
+
+def test_the_next_closed_kline_ends_with_the_open_candle_or_the_one_after_a_closed_one():
+    assert next_close(a_kline(is_closed=False)) == NOON + MINUTE_MS - 1
+    assert next_close(a_kline()) == NOON + 2 * MINUTE_MS - 1
 
 
 def test_a_kline_cannot_be_changed():
