@@ -1,4 +1,4 @@
-"""Streams that are cut, fall silent, repeat themselves and talk nonsense, over real sockets: no candle is lost or doubled.
+"""Streams cut, silent, repeating themselves and talking nonsense, over real sockets: no candle is lost or doubled.
 
 The exchange is a process of its own, the bot is whole and trades nothing. Every cut hits all connections at once, and
 comes at any moment, also while the last one is being mended; candles last a second, so that many end within a break. In
