@@ -204,7 +204,7 @@ class StallingStore:
         self.taken = 0
         self._go_on = go_on
 
-    def write(self, klines: Sequence[Kline], trades: Sequence[Trade]) -> None:
+    def write(self, klines: Sequence[Kline], trades: Sequence[Trade], *more: object) -> None:
         self._go_on.wait()
         for kline in klines:
             if kline != closed_kline(self.taken):
@@ -217,7 +217,7 @@ class StallingStore:
     def trade_ids(self, symbol: str) -> set[str]:
         return set()
 
-    def prune(self, before_ms: int) -> int:
+    def prune(self, before_ms: int, events_before_ms: int) -> int:
         return 0
 
 
@@ -287,7 +287,7 @@ def stalled_trader(messages: int, directory: Path) -> dict[str, Any]:
     system = ActorSystem(SystemClock(), lanes=LANES, on_event=_keep(failures, ActorFailed))
     settings = FeedSettings(SYMBOL, "1m", min_backoff_ms=20, max_backoff_ms=40)
     store = StallingStore(go_on)
-    store.write = lambda klines, trades: None  # type: ignore[method-assign]  # this one is no bottleneck
+    store.write = lambda *items: None  # type: ignore[method-assign]  # this one is no bottleneck
     flooded: list[Stalled] = []
     home = addresses.stream(0)
 
