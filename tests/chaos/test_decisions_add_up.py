@@ -151,7 +151,7 @@ class Driver:
             strategy=Scalping(Decimal("0.01"), Decimal("0.01")),
             sizing=sizing,
             mode="test",
-            stream=None,
+            live=None,
             history=None,
             gateway=OrderGateway(world, self.journal, world),
             journal=self.journal,
