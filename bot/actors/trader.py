@@ -340,9 +340,9 @@ class TraderActor(Actor):
         """Go on with what the last incarnation decided, unless that is too old by now, or an entry in quarantine."""
         name = ""
         if self._settings.in_care and pending.signal.side is Side.BUY:
-            name, detail = "QUARANTINED", "a quarantined symbol makes no entries"
+            name, detail = Decided.QUARANTINED.value, "a quarantined symbol makes no entries"
         elif self._is_too_old(pending):
-            name, detail = "STALE", "the decision waited too long for its order"
+            name, detail = Decided.STALE.value, "the decision waited too long for its order"
         if name and self._gateway.known(pending.client_order_id) is None:
             self._call_off(pending, name, detail)
         else:
@@ -388,7 +388,7 @@ class TraderActor(Actor):
             return
         kline = pending.kline
         if self._is_too_old(pending) and self._gateway.known(reserved.client_order_id) is None:
-            self._call_off(pending, "STALE", "the decision waited too long for its money")
+            self._call_off(pending, Decided.STALE.value, "the decision waited too long for its money")
             return
         intent = OrderIntent(
             client_order_id=reserved.client_order_id,
@@ -424,7 +424,7 @@ class TraderActor(Actor):
         if pending is None or pending.client_order_id != timeout.client_order_id:
             return
         detail = f"no answer from the portfolio within {self._settings.proposal_timeout_ms} ms"
-        self._call_off(pending, "NO_ANSWER", detail)
+        self._call_off(pending, Decided.NO_ANSWER.value, detail)
 
     def _on_resolve(self, _: ResolveOrders) -> None:
         for order_id in list(self._doubts):

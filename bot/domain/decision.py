@@ -15,9 +15,10 @@ from bot.domain.strategy import Thresholds
 
 
 class Decided(StrEnum):
-    """The names of decisions known here. A refusal's name comes from who refuses, so others may be met.
+    """The names of decisions that a trader and the gate of its orders give.
 
-    BUY and SELL: an order was made. HOLD: no signal, or a SELL without a position. All behind SELL refuse a signal.
+    BUY and SELL: an order was made. HOLD: no signal, or a SELL without a position. A signal that the portfolio refuses
+    carries the name of the refusal (`domain/sizing.py`, `domain/filters.py`), such as CASH or LOT_SIZE.
     """
 
     FIRST = "FIRST"
@@ -29,14 +30,6 @@ class Decided(StrEnum):
     QUARANTINED = "QUARANTINED"
     BUY = "BUY"
     SELL = "SELL"
-    CASH = "CASH"
-    EXPOSURE = "EXPOSURE"
-    LOT_SIZE = "LOT_SIZE"
-    MIN_NOTIONAL = "MIN_NOTIONAL"
-    NOTIONAL = "NOTIONAL"
-    COOLDOWN = "COOLDOWN"
-    DAILY_LOSS = "DAILY_LOSS"
-    DISK_LOW = "DISK_LOW"
     IN_DOUBT = "IN_DOUBT"
     NO_ANSWER = "NO_ANSWER"
     HALTED = "HALTED"
