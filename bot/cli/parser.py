@@ -180,6 +180,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--interval-ms", type=int, metavar="N", help="time between kline updates of a symbol")
     one.add_argument("--step", action="store_true", help="a kline at each POST /sim/next")
     one.add_argument("--exchange-info", type=Path, metavar="FILE", help="a recorded exchangeInfo whose filters hold")
+    one.add_argument("--connection-life-ms", type=int, metavar="N", help="websockets are cut after this, not 24 h")
+    one.add_argument("--ping-every-ms", type=int, metavar="N", help="time between pings, not 20 s")
+    one.add_argument("--pong-within-ms", type=int, metavar="N", help="time for the pong, not 60 s")
     _data_dir(one)
     one.add_argument("--json", action="store_true")
 

@@ -31,6 +31,9 @@ def serve(arguments: argparse.Namespace) -> int:
         step=arguments.step,
         data_dir=arguments.data_dir,
         exchange_info=arguments.exchange_info,
+        connection_life_ms=arguments.connection_life_ms,
+        ping_every_ms=arguments.ping_every_ms,
+        pong_within_ms=arguments.pong_within_ms,
     )
     exchange = SimulatedExchange(config)
     with stopped_by_signals() as stop:

@@ -8,9 +8,10 @@ from typing import Protocol
 
 import msgspec
 
-from bot.simulator.amounts import ZERO, ceil8, exact, floor_to, round8
+from bot.simulator.amounts import ZERO, exact, floor_to, round8
 from bot.simulator.depth import Depth
 from bot.simulator.errors import ApiError, insufficient_balance, rejected
+from bot.simulator.fees import Fees
 from bot.simulator.journal import Journal
 from bot.simulator.profiles import SymbolRules
 
@@ -45,6 +46,14 @@ class OrderRequest:
         return self.type == "LIMIT_MAKER" or (self.type == "LIMIT" and self.time_in_force == "GTC")
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How an order must end, by order of a fault: `fraction` of it filled at most, then `status`."""
+
+    status: str
+    fraction: Decimal
+
+
 class Order(msgspec.Struct):
     """An order in the books, or one that was refused (`reject`: the error's code). Times in ms."""
 
@@ -70,6 +79,8 @@ class Order(msgspec.Struct):
     strategy_type: int | None = None
     original_client_order_id: str | None = None
     reject: int | None = None
+    prevented: Decimal = ZERO
+    prevented_match_id: int | None = None
 
     @property
     def is_open(self) -> bool:
@@ -132,11 +143,12 @@ _balances = msgspec.json.Decoder(dict[str, Balance])
 class Books:
     """One account: balances, orders and fills. Every change is in the journal before the call returns."""
 
-    def __init__(self, journal: Journal, commission_rate: Decimal, assets: list[str], cash_asset: str) -> None:
+    def __init__(self, journal: Journal, fees: Fees, assets: list[str], cash_asset: str) -> None:
         """Take up the journal's books, or begin with 10000 of `cash_asset` and nothing of the other `assets`."""
+        self.fees = fees
         self.witness: Witness | None = None
         self._journal = journal
-        self._rate = commission_rate
+        self._assets = [*dict.fromkeys([cash_asset, *assets])]
         self.balances: dict[str, Balance] = {}
         self.placements: list[Order] = []
         self.fills: list[Fill] = []
@@ -167,6 +179,21 @@ class Books:
             self._trade_ids[fill.symbol] = max(fill.trade_id, self._trade_ids.get(fill.symbol, 0))
         self.reused_ids = int(self._journal.fact("reused_client_order_ids") or 0)
         self.update_time = max((order.update_time for order in self.placements), default=0)
+
+    def reset(self) -> None:
+        """Begin anew, as the testnet does every month: no order, no trade, ids from the start, the first balances."""
+        self.placements.clear()
+        self.fills.clear()
+        for index in (self._by_id, self._open, self._by_client_id, self._trade_ids):
+            index.clear()
+        self.reused_ids = self.update_time = 0
+        self.balances.clear()
+        self.balances |= {asset: Balance() for asset in self._assets}
+        self.balances[self._assets[0]].free = START_CASH
+        self._journal.forget_books()
+        self._journal.set_fact("reused_client_order_ids", "0")
+        self._journal.set_fact("balances", msgspec.json.encode(self.balances).decode())
+        self._journal.commit()
 
     def _index(self, order: Order) -> None:
         self._by_id[order.order_id] = order
@@ -204,12 +231,11 @@ class Books:
         depth: Depth,
         now_ms: int,
         next_trade_id: int,
-        fraction: Decimal | None = None,
+        ending: Ending | None = None,
     ) -> tuple[Order, list[Fill]]:
         """Execute a new order against `depth` and return it with its fills.
 
-        `fraction`: of the quantity, the most that is filled; the rest expires. Raises ApiError -2010 as the
-        engine does, and then nothing has changed.
+        Raises ApiError -2010 as the engine does, and then nothing has changed.
         """
         self._check_duplicate(request)
         quantity = self._quantity(rules, request, depth)
@@ -219,18 +245,20 @@ class Books:
             raise rejected("Order would immediately match and take.")
         self._check_balance(rules, request, quantity, taken)
         order = self._new_order(request, quantity, now_ms)
-        if fraction is not None:
-            taken = depth.plan(is_buyer, floor_to(quantity * fraction, rules.step), request.price)
+        if ending is not None:
+            taken = depth.plan(is_buyer, floor_to(quantity * ending.fraction, rules.step), request.price)
         elif request.time_in_force == "FOK" and sum((share for _, share in taken), ZERO) < quantity:
             taken = []
         if request.price is not None:
             self._lock(rules, order, order.quantity)
         fills = []
-        for price, share in taken:
-            fills.append(self._fill(rules, order, price, share, now_ms, next_trade_id, is_maker=False))
-            next_trade_id += 1
+        for number, (price, share) in enumerate(taken):
+            # What the rest of an order without a price still needs is not there to pay commission.
+            rest = [] if order.price else taken[number + 1 :]
+            needed = sum((round8(p * q) if is_buyer else q for p, q in rest), ZERO)
+            fills.append(self._fill(rules, order, price, share, now_ms, next_trade_id + number, needed=needed))
         depth.take(is_buyer, taken)
-        self._settle_status(rules, order, request, fraction is not None)
+        self._settle_status(rules, order, request, ending)
         self._index(order)
         self._save(order, fills)
         if self.witness is not None:
@@ -293,18 +321,25 @@ class Books:
         self.placements.append(order)
         return order
 
-    def _settle_status(self, rules: SymbolRules, order: Order, request: OrderRequest, is_cut: bool) -> None:
+    def _settle_status(self, rules: SymbolRules, order: Order, request: OrderRequest, ending: Ending | None) -> None:
         if order.left <= 0:
             order.status = "FILLED"
             return
-        if request.may_rest and not is_cut:
+        if request.may_rest and ending is None:
             order.status = "PARTIALLY_FILLED" if order.executed else "NEW"
             return
         if request.price is not None:
             self._lock(rules, order, -order.left)
-        order.status = "EXPIRED"
-        reasons = {"IOC": "UNFILLED_IOC_QUANTITY_EXPIRED", "FOK": "UNFILLED_FOK_ORDER_EXPIRED"}
-        order.expiry_reason = reasons.get(order.time_in_force, "INSUFFICIENT_LIQUIDITY")
+        order.status = ending.status if ending is not None else "EXPIRED"
+        if order.status == "EXPIRED":
+            reasons = {"IOC": "UNFILLED_IOC_QUANTITY_EXPIRED", "FOK": "UNFILLED_FOK_ORDER_EXPIRED"}
+            order.expiry_reason = reasons.get(order.time_in_force, "INSUFFICIENT_LIQUIDITY")
+        elif order.status == "EXPIRED_IN_MATCH":
+            order.prevented, order.prevented_match_id = order.left, order.number
+        else:
+            order.expiry_reason = {"REJECTED": "REJECTED", "CANCELED": "EXCHANGE_CANCELED"}[order.status]
+        if order.status == "REJECTED":
+            order.working_time = -1
 
     def _lock(self, rules: SymbolRules, order: Order, quantity: Decimal) -> None:
         """Move what `quantity` of a priced order needs from free to locked; a negative quantity moves it back."""
@@ -320,20 +355,19 @@ class Books:
         quantity: Decimal,
         now_ms: int,
         trade_id: int,
-        is_maker: bool,
+        is_maker: bool = False,
+        needed: Decimal = ZERO,
     ) -> Fill:
+        """Book one trade. `needed`: of the asset that is paid with, what later trades of the order will take."""
         quote = round8(price * quantity)
         if order.price:
             self._lock(rules, order, -quantity)
         base, money = self.balances[rules.base], self.balances[rules.quote]
-        if order.is_buyer:
-            commission, asset = ceil8(quantity * self._rate), rules.base
-            money.free -= quote
-            base.free += quantity - commission
-        else:
-            commission, asset = ceil8(quote * self._rate), rules.quote
-            base.free -= quantity
-            money.free += quote - commission
+        sign = 1 if order.is_buyer else -1
+        money.free -= sign * quote
+        base.free += sign * quantity
+        asset, commission = self._commission(rules, order, quantity, quote, is_maker, needed)
+        self.balances[asset].free -= commission
         order.executed += quantity
         order.quote += quote
         order.update_time = now_ms
@@ -355,6 +389,21 @@ class Books:
         self.fills.append(fill)
         self._trade_ids[order.symbol] = trade_id
         return fill
+
+    def _commission(
+        self, rules: SymbolRules, order: Order, quantity: Decimal, quote: Decimal, is_maker: bool, needed: Decimal
+    ) -> tuple[str, Decimal]:
+        """Return from which asset how much is taken: the chosen one if there is enough of it, else the received one."""
+        paid = rules.quote if order.is_buyer else rules.base
+        elsewhere = self.fees.elsewhere(quote, rules.quote, is_maker)
+        if elsewhere is not None:
+            asset, commission = elsewhere
+            free = self.balances[asset].free if asset in self.balances else ZERO
+            if 0 < commission <= free - (needed if asset == paid else ZERO):
+                return asset, commission
+        if order.is_buyer:
+            return rules.base, self.fees.received(quantity, is_maker)
+        return rules.quote, self.fees.received(quote, is_maker)
 
     @exact
     def match_resting(

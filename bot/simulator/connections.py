@@ -142,7 +142,8 @@ class Connections:
     async def keep_alive(self) -> None:
         """Ping every connection in time; drop those that do not answer, and those that are a day old."""
         profile = self._exchange.profile
-        pause = min(1000, profile.ping_every_ms / 4, profile.connection_life_ms / 4) / 1000
+        times = (profile.ping_every_ms, profile.pong_within_ms, profile.connection_life_ms)
+        pause = min(1000, *(ms / 4 for ms in times)) / 1000
         while True:
             await asyncio.sleep(pause)
             self.fault_added()

@@ -45,17 +45,31 @@ from typing import Any
 
 import msgspec
 
-from bot.simulator.amounts import decimals
 from bot.simulator.connections import Connections
+from bot.simulator.control_input import (
+    ControlError,
+    Reader,
+    amount,
+    asset,
+    flag,
+    fraction,
+    levels,
+    one_of,
+    positive,
+    read_fields,
+    string,
+    text_sets,
+    texts,
+)
+from bot.simulator.depth import Depth
 from bot.simulator.errors import ApiError
 from bot.simulator.exchange import Exchange
-from bot.simulator.faults import ControlError, amount, read_fault
+from bot.simulator.faults import read_fault
+from bot.simulator.fees import MODES, THIRD
 from bot.simulator.recorded import read_filters
 from bot.simulator.rest import HttpRequest, Reply
 from bot.simulator.streams import Frame, StreamHub
 from bot.simulator.user_stream import UserStream
-
-PRICE_DECIMALS = 8
 
 
 class Control:
@@ -76,6 +90,9 @@ class Control:
             "POST /sim/symbol": lambda: self._symbol_rules(request.body),
             "POST /sim/account": lambda: self._account(request.body),
             "POST /sim/balance": lambda: self._balance(request.body),
+            "POST /sim/depth": lambda: self._depth(request.body),
+            "POST /sim/commission": lambda: self._commission(request.body),
+            "POST /sim/reset": lambda: self._reset(request.body),
             "POST /sim/next": self._next,
         }
         action = actions.get(f"{request.method} {request.path}")
@@ -83,23 +100,17 @@ class Control:
             return _refusal(404, f"no such path; there are {', '.join(actions)}")
         try:
             return Reply(200, _encoded(action()))
-        except ControlError as error:
+        except (ControlError, BadFilters) as error:
             return _refusal(400, str(error))
         except ApiError as error:
             return _refusal(400, error.message)
 
     def _price(self, body: bytes) -> dict[str, Any]:
         values = _object(body)
-        unknown = set(values) - {"symbol", "price"}
-        if unknown or set(values) != {"symbol", "price"}:
+        if set(values) != {"symbol", "price"}:
             raise ControlError('the body must be {"symbol": ..., "price": ...}')
         symbol = self._symbol(values)
-        try:
-            price = amount(values["price"])
-        except ControlError as error:
-            raise ControlError(f"price {error}, not {values['price']!r}") from None
-        if price <= 0 or decimals(price) > PRICE_DECIMALS or price.adjusted() > 12:
-            raise ControlError(f"price must be above 0 and have at most {PRICE_DECIMALS} decimals, not {price}")
+        price: Decimal = read_fields({"price": values["price"]}, {"price": positive}, "price")["price"]
         self._exchange.set_price(symbol, price)
         return {}
 
@@ -110,22 +121,53 @@ class Control:
         return symbol
 
     def _symbol_rules(self, body: bytes) -> dict[str, Any]:
-        values = _fields(_object(body), {"symbol": None, **SYMBOL_FIELDS})
+        values = _object(body)
         symbol = self._symbol(values)
-        status, filters = values.get("status"), values.get("filters")
-        if status not in (None, *SYMBOL_STATUSES):
-            raise ControlError(f"status {status!r} is not one of {', '.join(SYMBOL_STATUSES)}")
-        try:
-            read = None if filters is None else read_filters(filters)
-        except ValueError as error:
-            raise ControlError(str(error)) from None
-        more = {name: values.get(name) for name in SYMBOL_FIELDS if name not in ("status", "filters")}
-        self._exchange.set_symbol(symbol, status, read, **more)
+        fields = read_fields(values, SYMBOL_FIELDS, "symbol")
+        del fields["symbol"]
+        self._exchange.set_symbol(symbol, fields.pop("status", None), fields.pop("filters", None), **fields)
         return {}
 
     def _account(self, body: bytes) -> dict[str, Any]:
-        for name, value in _fields(_object(body), ACCOUNT_FIELDS).items():
-            setattr(self._exchange.rights, ACCOUNT_NAMES[name], tuple(value) if isinstance(value, list) else value)
+        for name, value in read_fields(_object(body), ACCOUNT_FIELDS, "account").items():
+            setattr(self._exchange.rights, ACCOUNT_NAMES[name], value)
+        return {}
+
+    def _depth(self, body: bytes) -> dict[str, Any]:
+        values = _object(body)
+        market = self._exchange.markets[self._symbol(values)]
+        fields = read_fields(values, DEPTH_FIELDS, "depth")
+        if len(fields) < 2 or ("thin" in fields and len(fields) > 2) or ("levels" in fields and len(fields) > 2):
+            raise ControlError('the body must have one of "levels", "thin", or "bids" and "asks", beside "symbol"')
+        if "thin" in fields:
+            market.book.release(fields["thin"])
+            return {}
+        bids, asks = list(fields.get("bids", [])), list(fields.get("asks", []))
+        for level in fields.get("levels", []):
+            (bids if level[0] < market.price else asks).append(level)
+        bids.sort(key=lambda level: level[0], reverse=True)
+        asks.sort(key=lambda level: level[0])
+        if bids and asks and bids[0][0] >= asks[0][0]:
+            raise ControlError(f"the best bid {bids[0][0]} must be below the best ask {asks[0][0]}")
+        market.book.set(Depth(bids, asks))
+        return {}
+
+    def _commission(self, body: bytes) -> dict[str, Any]:
+        fields = read_fields(_object(body), COMMISSION_FIELDS, "commission")
+        if fields.get("mode") == THIRD and "asset" not in fields:
+            raise ControlError('mode "asset" needs "asset"')
+        fees = self._exchange.books.fees
+        rate = fields.pop("rate", None)
+        if rate is not None:
+            fees.maker = fees.taker = rate
+        for name, value in fields.items():
+            setattr(fees, name, value)
+        return {}
+
+    def _reset(self, body: bytes) -> dict[str, Any]:
+        if body.strip() not in (b"", b"{}"):
+            raise ControlError("reset takes no field")
+        self._exchange.reset()
         return {}
 
     def _fault(self, body: bytes) -> dict[str, Any]:
@@ -139,16 +181,8 @@ class Control:
         values = _object(body)
         if set(values) != {"asset", "free"}:
             raise ControlError('the body must be {"asset": ..., "free": ...}')
-        asset = values["asset"]
-        if not isinstance(asset, str) or not asset.isascii() or not asset.isalnum() or asset != asset.upper():
-            raise ControlError(f"asset must be upper-case letters and digits, not {asset!r}")
-        try:
-            free = amount(values["free"])
-        except ControlError as error:
-            raise ControlError(f"free {error}, not {values['free']!r}") from None
-        if free < 0 or decimals(free) > PRICE_DECIMALS or free.adjusted() > 15:
-            raise ControlError(f"free must be at least 0 and have at most {PRICE_DECIMALS} decimals, not {free}")
-        self._exchange.books.set_free(asset, free, self._exchange.now_ms())
+        fields = read_fields(values, {"asset": asset, "free": amount}, "balance")
+        self._exchange.books.set_free(fields["asset"], fields["free"], self._exchange.now_ms())
         return {}
 
     def _next(self) -> Any:
@@ -164,29 +198,25 @@ class Control:
         return msgspec.Raw(frame.text(is_combined=False, is_micro=False).encode())
 
 
-def _flag(value: Any) -> str | None:
-    return None if isinstance(value, bool) else "must be true or false"
+def _filters(value: Any) -> tuple[Mapping[str, Any], ...]:
+    try:
+        return read_filters(value)
+    except ValueError as error:
+        raise BadFilters(str(error)) from None
 
 
-def _texts(value: Any) -> str | None:
-    fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return None if fits else "must be an array of strings"
+class BadFilters(ValueError):
+    """Filters whose trouble is told as it is."""
 
 
-def _sets(value: Any) -> str | None:
-    fits = isinstance(value, list) and all(_texts(group) is None for group in value)
-    return None if fits else "must be an array of arrays of strings"
-
-
-_Check = Callable[[Any], str | None]
-SYMBOL_STATUSES = ("TRADING", "HALT", "BREAK", "END_OF_DAY", "CANCEL_ONLY")
-SYMBOL_FIELDS: Mapping[str, _Check | None] = {
-    "status": None,
-    "filters": None,
-    "orderTypes": _texts,
-    "permissionSets": _sets,
-    "quoteOrderQtyMarketAllowed": _flag,
-    "isSpotTradingAllowed": _flag,
+SYMBOL_FIELDS: Mapping[str, Reader] = {
+    "symbol": string,
+    "status": one_of("TRADING", "HALT", "BREAK", "END_OF_DAY", "CANCEL_ONLY"),
+    "filters": _filters,
+    "orderTypes": texts,
+    "permissionSets": text_sets,
+    "quoteOrderQtyMarketAllowed": flag,
+    "isSpotTradingAllowed": flag,
 }
 ACCOUNT_NAMES: Mapping[str, str] = {
     "canTrade": "can_trade",
@@ -198,21 +228,16 @@ ACCOUNT_NAMES: Mapping[str, str] = {
     "enableSpotAndMarginTrading": "enable_spot_and_margin_trading",
     "permissions": "permissions",
 }
-ACCOUNT_FIELDS: Mapping[str, _Check | None] = {
-    name: _texts if name == "permissions" else _flag for name in ACCOUNT_NAMES
+ACCOUNT_FIELDS: Mapping[str, Reader] = {name: texts if name == "permissions" else flag for name in ACCOUNT_NAMES}
+DEPTH_FIELDS: Mapping[str, Reader] = {"symbol": string, "levels": levels, "bids": levels, "asks": levels, "thin": flag}
+COMMISSION_FIELDS: Mapping[str, Reader] = {
+    "mode": one_of(*MODES),
+    "asset": asset,
+    "price": positive,
+    "rate": fraction,
+    "maker": fraction,
+    "taker": fraction,
 }
-
-
-def _fields(values: dict[str, Any], checks: Mapping[str, _Check | None]) -> dict[str, Any]:
-    """Return `values`, each field known and fit; None stands for a check made elsewhere. Raises ControlError."""
-    for name, value in values.items():
-        if name not in checks:
-            raise ControlError(f"{name!r} is not one of the fields {', '.join(checks)}")
-        check = checks[name]
-        trouble = check(value) if check is not None else None
-        if trouble is not None:
-            raise ControlError(f"{name} {trouble}, not {value!r}")
-    return values
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import secrets
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -16,11 +16,12 @@ from bot.simulator.books import Books
 from bot.simulator.candles import HISTORY, KEPT, Candle, CandleSeries, StoredCandle, bucket
 from bot.simulator.errors import ApiError, SimulatorError
 from bot.simulator.faults import Faults
+from bot.simulator.fees import Fees
 from bot.simulator.journal import Journal
 from bot.simulator.limits import OrderLimits, RequestLimits
 from bot.simulator.listen_keys import ListenKeys
 from bot.simulator.market import HistoryMaker, Market, PriceProcess, SyntheticMarket
-from bot.simulator.profiles import PROFILES, Profile, SymbolRules, symbol_rules
+from bot.simulator.profiles import PROFILES, Profile, SymbolRules, symbol_rules, usual_price
 from bot.simulator.recorded import read_exchange_info
 from bot.simulator.replay import ReplayMarket, Tape, read_tapes, shift_for
 from bot.simulator.replies import order_reply, trade_reply
@@ -33,6 +34,7 @@ SECOND_PUSH_MS = 1000
 PRUNE_EVERY_MS = 3_600_000
 _KEY_LETTERS = string.ascii_letters + string.digits
 BASE_INTERVAL = "1m"
+FIRST_TRADE_ID = 1000
 CASH_ASSET = "USDT"  # or the first symbol's quote asset, where no symbol has this one
 
 Closed = list[tuple[str, Candle]]
@@ -62,7 +64,7 @@ class Exchange:
     def __init__(self, config: SimulatorConfig, clock: Clock, profile: Profile | None = None) -> None:
         self.config = config
         self.clock = clock
-        self.profile = profile or _profile(config.profile)
+        self.profile = _with_times(profile or _profile(config.profile), config)
         _check(config)
         tapes = {tape.symbol: tape for tape in read_tapes(config.files)}
         self._recorded = read_exchange_info(config.exchange_info) if config.exchange_info is not None else None
@@ -99,7 +101,7 @@ class Exchange:
         self.faults = Faults()
         self.rights = Rights(enable_withdrawals=config.enable_withdrawals)
         self.created_ms = int(self._kept("created_ms", lambda: str(self.clock.now_ms())))
-        self.request_limits = RequestLimits(self.profile)
+        self.request_limits = RequestLimits(self.profile, self.faults)
         self.order_limits = OrderLimits(self.profile)
         self.listen_keys = ListenKeys(self.profile.listen_key_life_ms)
         symbols = list(tapes)
@@ -121,14 +123,15 @@ class Exchange:
         assets = [asset for market in self.markets.values() for asset in (market.rules.base, market.rules.quote)]
         quotes = [market.rules.quote for market in self.markets.values()]
         cash_asset = CASH_ASSET if CASH_ASSET in quotes else quotes[0]
-        self.books = Books(journal, self.profile.commission_rate, [*dict.fromkeys(assets)], cash_asset)
+        fees = Fees(self.profile.commission_rate, self.profile.commission_rate, self._price_in)
+        self.books = Books(journal, fees, [*dict.fromkeys(assets)], cash_asset)
         self.account_events = AccountEvents(
             self.books, lambda symbol: self.markets[symbol].rules, self.now_ms, runs + 1
         )
         self.books.witness = self.account_events
         for symbol, market in self.markets.items():
             stored = int(journal.fact(f"trade_id:{symbol}") or 0)
-            market.trade_id = max(stored, self.books.last_trade_id(symbol)) + 1000
+            market.trade_id = max(stored, self.books.last_trade_id(symbol)) + FIRST_TRADE_ID
             if isinstance(market, SyntheticMarket) and not config.step:
                 market.series.roll(self._market_begin)
         self._turn = 0
@@ -226,6 +229,11 @@ class Exchange:
         if market is None:
             raise ApiError(-1121, "Invalid symbol.")
         return market
+
+    def _price_in(self, asset: str, quote: str) -> Decimal:
+        """Return what one of `asset` costs in `quote`: where they trade here, the last price, else a usual one."""
+        market = self.markets.get(asset + quote)
+        return market.price if market is not None else usual_price(asset)
 
     @exact
     def average_price(self, market: Market, minutes: int) -> Decimal:
@@ -335,6 +343,14 @@ class Exchange:
         market = self.market(symbol)
         market.rules = market.rules.changed(status, filters, **info)
 
+    def reset(self) -> None:
+        """Let all orders and trades vanish and ids and balances begin anew. Source: Binance, testnet, resets."""
+        self.books.reset()
+        for symbol, market in self.markets.items():
+            market.trade_id = FIRST_TRADE_ID
+            self.journal.set_fact(f"trade_id:{symbol}", str(market.trade_id))
+        self.journal.commit()
+
     def state(self) -> dict[str, Any]:
         """Return orders, fills, balances and request counts. Source: contract, section 7, GET /sim/state."""
         orders = []
@@ -367,6 +383,16 @@ def _profile(name: str) -> Profile:
     if profile is None:
         raise SimulatorError(f"profile {name!r} is not one of {', '.join(PROFILES)}")
     return profile
+
+
+def _with_times(profile: Profile, config: SimulatorConfig) -> Profile:
+    """Return the profile with the times of websocket connections that were set, none of them for long."""
+    names = ("connection_life_ms", "ping_every_ms", "pong_within_ms")
+    chosen = {name: value for name in names if (value := getattr(config, name)) is not None}
+    for name, value in chosen.items():
+        if value < 1:
+            raise SimulatorError(f"{name} must be at least 1, not {value}")
+    return replace(profile, **chosen)
 
 
 def _check(config: SimulatorConfig) -> None:

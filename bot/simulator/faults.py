@@ -1,15 +1,22 @@
 """Decides which faults wait to happen, and what a fault may say. Source: contract, section 7."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
+from bot.simulator.control_input import (
+    ControlError,
+    Reader,
+    duration,
+    flag,
+    fraction,
+    one_of,
+    read_fields,
+    string,
+    whole,
+)
 from bot.simulator.errors import TEXTS
-
-
-class ControlError(ValueError):
-    """Control input that cannot be taken; the text is one clear line."""
 
 
 @dataclass
@@ -30,38 +37,24 @@ class Fault:
     message: str | None = None
     executed: bool = False
     retry_after: int | None = None
+    order_status: str = ""
+    closed: bool = False
+    strikes: int | None = None
+    ban_ms: int | None = None
 
     def fits(self, path: str | None, method: str | None) -> bool:
         """Tell whether a request to `path` is one that this fault is for."""
         return self.path in (None, path) and self.method in (None, method)
 
 
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ControlError("must be a whole number")
-    return value
-
-
-def _duration(value: Any) -> int:
-    if _whole(value) < 0:
-        raise ControlError("must not be negative")
-    return int(value)
-
-
 def _status(value: Any) -> int:
-    if not 200 <= _whole(value) <= 599:
+    if not 200 <= whole(value) <= 599:
         raise ControlError("must be an HTTP status, 200 to 599")
     return int(value)
 
 
-def _string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ControlError("must be a string")
-    return value
-
-
 def _path(value: Any) -> str:
-    if not _string(value).startswith("/"):
+    if not string(value).startswith("/"):
         raise ControlError("must begin with /")
     return str(value)
 
@@ -74,72 +67,58 @@ def _headers(value: Any) -> dict[str, str]:
     return dict(value)
 
 
-def amount(value: Any) -> Decimal:
-    """Return a JSON string or number as a finite Decimal. Raises ControlError."""
-    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        raise ControlError("must be a number")
-    try:
-        number = Decimal(value)
-    except InvalidOperation:
-        raise ControlError("must be a number") from None
-    if not number.is_finite():
-        raise ControlError("must be a number")
-    return number
-
-
-def _fraction(value: Any) -> Decimal:
-    number = amount(value)
-    if not 0 <= number < 1:
-        raise ControlError("must be at least 0 and below 1")
-    return number
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ControlError("must be true or false")
-    return value
-
-
 def _code(value: Any) -> int:
-    if _whole(value) not in TEXTS:
+    if whole(value) not in TEXTS:
         raise ControlError("must be one of Binance's documented codes, such as -1007")
     return int(value)
 
 
-Reader = Callable[[Any], Any]
+def _strikes(value: Any) -> int:
+    if whole(value) < 1:
+        raise ControlError("must be at least 1")
+    return int(value)
+
+
+FINAL_STATUSES = ("EXPIRED", "EXPIRED_IN_MATCH", "CANCELED", "REJECTED")
+_REQUEST: Mapping[str, Reader] = {"path": _path, "method": string}
 # kind -> (fields that must be there, fields that may)
 KINDS: Mapping[str, tuple[Mapping[str, Reader], Mapping[str, Reader]]] = {
     "order_executed_no_reply": ({}, {}),
     "order_lost_no_reply": ({}, {}),
-    "order_executed_5xx": ({}, {"status": _status, "body": _string}),
-    "reply": ({"status": _status}, {"body": _string, "headers": _headers, "path": _path, "method": _string}),
+    "order_executed_5xx": ({}, {"status": _status, "body": string}),
+    "reply": ({"status": _status}, {"body": string, "headers": _headers, **_REQUEST}),
     "error": (
         {"code": _code},
         {
-            "message": _string,
-            "path": _path,
-            "method": _string,
-            "executed": _flag,
+            **_REQUEST,
+            "message": string,
+            "executed": flag,
             "status": _status,
-            "retry_after": _duration,
+            "retry_after": duration,
         },
     ),
-    "delay": ({"ms": _duration}, {"path": _path, "method": _string}),
+    "delay": ({"ms": duration}, _REQUEST),
+    "waf": ({}, _REQUEST),
+    "region": ({}, _REQUEST),
+    "rate_limit": ({}, {"ms": duration, "strikes": _strikes, "ban_ms": duration}),
+    "ban": ({}, {"ms": duration}),
+    "order_status": ({"status": one_of(*FINAL_STATUSES)}, {"fraction": fraction}),
+    "server_shutdown": ({}, {"ms": duration}),
     "ws_cut": ({}, {}),
-    "ws_silent": ({"ms": _duration}, {}),
-    "ws_frame": ({"text": _string}, {}),
-    "clock_skew": ({"ms": _whole}, {}),
-    "partial_fill": ({"fraction": _fraction}, {}),
+    "ws_silent": ({"ms": duration}, {}),
+    "ws_frame": ({"text": string}, {}),
+    "clock_skew": ({"ms": whole}, {}),
+    "partial_fill": ({"fraction": fraction}, {}),
     "ws_duplicate": ({}, {}),
     "ws_late": ({}, {}),
-    "server_shutdown": ({}, {"ms": _duration}),
+    "ws_gap": ({}, {"closed": flag}),
     "ws_api_lost_no_reply": ({}, {}),
     "ws_api_executed_no_reply": ({}, {}),
     "user_cut": ({}, {}),
-    "user_silent": ({"ms": _duration}, {}),
-    "user_frame": ({"text": _string}, {}),
+    "user_silent": ({"ms": duration}, {}),
+    "user_frame": ({"text": string}, {}),
     "user_duplicate": ({}, {}),
-    "user_late": ({"ms": _duration}, {}),
+    "user_late": ({"ms": duration}, {}),
     "user_lost": ({}, {}),
 }
 
@@ -150,24 +129,18 @@ def read_fault(values: Mapping[str, Any]) -> Fault:
     if not isinstance(kind, str) or kind not in KINDS:
         raise ControlError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
     needed, optional = KINDS[kind]
-    readers = {**needed, **optional, "count": _whole}
-    fields: dict[str, Any] = {}
-    for name, value in values.items():
-        if name == "kind":
-            continue
-        reader = readers.get(name)
-        if reader is None:
-            raise ControlError(f"{name!r} is not a field of {kind}; it takes {', '.join(readers)}")
-        try:
-            fields[name] = reader(value)
-        except ControlError as error:
-            raise ControlError(f"{name} {error}, not {value!r}") from None
+    given = {name: value for name, value in values.items() if name != "kind"}
+    fields = read_fields(given, {**needed, **optional, "count": whole}, kind)
     for name in needed:
         if name not in fields:
             raise ControlError(f"{kind} needs {name!r}")
     count = fields.pop("count", None if kind == "clock_skew" else 1)
     if count is not None and count < 1:
         raise ControlError(f"count must be at least 1, not {count}")
+    if kind == "order_status":
+        fields["order_status"] = fields.pop("status")
+        if fields["order_status"] == "REJECTED" and fields.get("fraction"):
+            raise ControlError("a REJECTED order has no fill: leave fraction out")
     return Fault(kind, count, **fields)
 
 

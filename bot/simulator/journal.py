@@ -103,6 +103,11 @@ class Journal:
                 row = (symbol, stored.interval, stored.candle.open_time, msgspec.json.encode(stored))
                 self._rows.append(("INSERT OR REPLACE INTO klines VALUES (?, ?, ?, ?)", row))
 
+    def forget_books(self) -> None:
+        """Let all orders and fills be forgotten with the next commit."""
+        if self._connection is not None:
+            self._rows += [("DELETE FROM placements", ()), ("DELETE FROM fills", ())]
+
     def forget_klines(self) -> None:
         """Forget all candles and how far files were played: another market begins."""
         if self._connection is not None:

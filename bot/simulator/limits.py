@@ -5,7 +5,8 @@ Source: Binance, limits.
 
 from dataclasses import dataclass, field
 
-from bot.simulator.errors import ApiError, banned
+from bot.simulator.errors import TEXTS, ApiError, banned
+from bot.simulator.faults import Faults
 from bot.simulator.profiles import Profile
 
 MINUTE_MS = 60_000
@@ -43,33 +44,39 @@ class _Client:
     strikes: Window
     banned_until: int = 0
     bans: int = 0
+    blocked_until: int = 0
+    first_ban_ms: int = 0
 
 
 class RequestLimits:
     """What each address has used. Times in ms by the exchange's clock."""
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, faults: Faults) -> None:
         self._profile = profile
+        self._faults = faults
         self._clients: dict[str, _Client] = {}
 
     def admit(self, address: str, weight: int, now_ms: int) -> None:
         """Charge a request before it is looked at. Raises ApiError -1003 with status 429, or 418 after going on."""
         client = self._client(address)
+        self._order_faults(client, now_ms)
         self._check_ban(client, now_ms)
         client.raw.add(now_ms, 1)
         client.weight.add(now_ms, weight)
+        if now_ms < client.blocked_until:
+            self._strike(client, now_ms, -(-(client.blocked_until - now_ms) // 1000), TEXTS[-1003])
         if client.raw.count(now_ms) > client.raw.limit:
             self._strike(
                 client,
                 now_ms,
-                client.raw,
+                client.raw.seconds_left(now_ms),
                 f"Too many requests; current limit is {client.raw.limit} requests per 5 MINUTE.",
             )
         if client.weight.count(now_ms) > client.weight.limit:
             self._strike(
                 client,
                 now_ms,
-                client.weight,
+                client.weight.seconds_left(now_ms),
                 f"Too much request weight used; current limit is {client.weight.limit} request weight per 1 MINUTE. "
                 "Please use WebSocket Streams for live updates to avoid polling the API.",
             )
@@ -109,14 +116,31 @@ class RequestLimits:
         if now_ms < client.banned_until:
             raise ApiError(-1003, banned(client.banned_until), 418, -(-(client.banned_until - now_ms) // 1000))
 
-    def _strike(self, client: _Client, now_ms: int, window: Window, message: str) -> None:
+    def _order_faults(self, client: _Client, now_ms: int) -> None:
+        """Let this client be over the limit, or banned, if a fault waits for the next request."""
+        fault = self._faults.take("rate_limit")
+        if fault is not None:
+            client.blocked_until = now_ms + (fault.ms or 1000 * self.seconds_left(now_ms))
+            client.strikes.add(now_ms, -client.strikes.limit)
+            client.strikes.limit = fault.strikes or self._profile.strikes_before_ban
+            client.first_ban_ms = fault.ban_ms or self._profile.first_ban_ms
+        fault = self._faults.take("ban")
+        if fault is not None:
+            client.first_ban_ms = fault.ms or self._profile.first_ban_ms
+            self._ban(client, now_ms)
+
+    def _ban(self, client: _Client, now_ms: int) -> None:
+        """Ban a client, each time for twice as long."""
+        first = client.first_ban_ms or self._profile.first_ban_ms
+        client.banned_until = now_ms + min(first * 2**client.bans, self._profile.longest_ban_ms)
+        client.bans += 1
+
+    def _strike(self, client: _Client, now_ms: int, seconds: int, message: str) -> None:
         client.strikes.add(now_ms, 1)
         if client.strikes.count(now_ms) > client.strikes.limit:
-            length = min(self._profile.first_ban_ms * 2**client.bans, self._profile.longest_ban_ms)
-            client.bans += 1
-            client.banned_until = now_ms + length
+            self._ban(client, now_ms)
             self._check_ban(client, now_ms)
-        raise ApiError(-1003, message, 429, window.seconds_left(now_ms))
+        raise ApiError(-1003, message, 429, seconds)
 
 
 class OrderLimits:

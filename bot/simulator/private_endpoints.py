@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from bot.simulator import filters
 from bot.simulator.amounts import ZERO, text8
-from bot.simulator.books import OPEN_STATUSES, Order, OrderRequest
+from bot.simulator.books import OPEN_STATUSES, Ending, Order, OrderRequest
 from bot.simulator.errors import (
     TEXTS,
     ApiError,
@@ -19,6 +19,7 @@ from bot.simulator.errors import (
     unsupported,
 )
 from bot.simulator.exchange import Exchange
+from bot.simulator.fees import BNB, BNB_RATE
 from bot.simulator.market import Market
 from bot.simulator.params import CLIENT_ORDER_ID, Params, check_precision, time_param
 from bot.simulator.profiles import STP_MODES, SymbolRules
@@ -42,16 +43,15 @@ def account(exchange: Exchange, params: Params) -> Action:
     omits = bool(params.boolean("omitZeroBalances")) if exchange.profile.omit_zero_balances else False
 
     def run(now: int) -> Any:
-        rate, rights = exchange.profile.commission_rate, exchange.rights
-        points = int(rate * 10_000)
+        rights, fees = exchange.rights, exchange.books.fees
         balances = [
             {"asset": asset, "free": text8(balance.free), "locked": text8(balance.locked)}
             for asset, balance in exchange.books.balances.items()
             if not omits or balance.free or balance.locked
         ]
         reply: dict[str, Any] = {
-            "makerCommission": points,
-            "takerCommission": points,
+            "makerCommission": int(fees.maker * 10_000),
+            "takerCommission": int(fees.taker * 10_000),
             "buyerCommission": 0,
             "sellerCommission": 0,
             "commissionRates": _commission_rates(exchange)[0],
@@ -113,13 +113,14 @@ def new_order(exchange: Exchange, params: Params) -> Action:
         if request.quote_quantity is not None:
             is_book_empty = not (depth.asks if request.is_buyer else depth.bids)
             filters.check_liquidity(market.rules, _quantity(request, market), is_book_empty)
-        cut = exchange.faults.peek("partial_fill")
+        fault = exchange.faults.peek("partial_fill") or exchange.faults.peek("order_status")
+        ending = Ending(fault.order_status or "EXPIRED", fault.fraction) if fault is not None else None
         exchange.note_requests()
         order, fills = exchange.books.place(
-            market.rules, request, depth, exchange.now_ms(), market.trade_id + 1, cut.fraction if cut else None
+            market.rules, request, depth, exchange.now_ms(), market.trade_id + 1, ending
         )
-        if cut is not None:
-            exchange.faults.take("partial_fill")
+        if fault is not None:
+            exchange.faults.take(fault.kind)
         market.trade_id += len(fills)
         exchange.order_limits.placed(exchange.now_ms(), bool(fills))
         return placed_reply(order, fills, response_type)
@@ -200,13 +201,13 @@ def commission(exchange: Exchange, params: Params) -> Action:
 
 def _commission_rates(exchange: Exchange) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the standard rates and the discount as they are shown."""
-    rate = exchange.profile.commission_rate
-    rates = {"maker": text8(rate), "taker": text8(rate), "buyer": text8(ZERO), "seller": text8(ZERO)}
+    fees = exchange.books.fees
+    rates = {"maker": text8(fees.maker), "taker": text8(fees.taker), "buyer": text8(ZERO), "seller": text8(ZERO)}
     discount = {
-        "enabledForAccount": False,
-        "enabledForSymbol": False,
+        "enabledForAccount": fees.mode == BNB,
+        "enabledForSymbol": True,
         "discountAsset": "BNB",
-        "discount": "0.75000000",
+        "discount": text8(BNB_RATE),
     }
     return rates, discount
 

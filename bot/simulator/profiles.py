@@ -178,6 +178,12 @@ _USUAL_PRICES: Mapping[str, str] = {
 }  # fmt: skip
 
 
+def usual_price(asset: str) -> Decimal:
+    """Return about what one of `asset` costs in US dollars; 10 for one that is not known."""
+    listing = _LISTINGS.get(f"{asset}USDT")
+    return Decimal(listing.price if listing is not None else _USUAL_PRICES.get(asset, "10"))
+
+
 def split_symbol(symbol: str) -> tuple[str, str]:
     """Return base and quote asset of an upper-case `symbol`. Raises SimulatorError if no known quote asset ends it."""
     for quote in QUOTES:

@@ -115,6 +115,8 @@ def trade_reply(fill: Fill) -> dict[str, Any]:
 def _conditional(order: Order) -> dict[str, Any]:
     optional = {
         "expiryReason": order.expiry_reason,
+        "preventedMatchId": order.prevented_match_id,
+        "preventedQuantity": text8(order.prevented) if order.prevented else None,
         "strategyId": order.strategy_id,
         "strategyType": order.strategy_type,
     }

@@ -38,6 +38,14 @@ GONE = (
     b"<html>\r\n<head><title>410 Gone</title></head>\r\n<body>\r\n<center><h1>410 Gone</h1></center>\r\n"
     b"<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
 )
+FORBIDDEN = (
+    b"<html>\r\n<head><title>403 Forbidden</title></head>\r\n<body>\r\n<center><h1>403 Forbidden</h1></center>\r\n"
+    b"</body>\r\n</html>\r\n"
+)
+RESTRICTED = (
+    "Service unavailable from a restricted location according to 'b. Eligibility' in https://www.binance.com/en/terms. "
+    "Please contact customer service if you believe you received this message in error."
+)
 TIME_KEYS = frozenset(
     {"serverTime", "transactTime", "time", "updateTime", "workingTime", "openTime", "closeTime", "createTime"}
 )
@@ -78,13 +86,9 @@ class RestApi:
         """Return the reply to one request, faults included."""
         exchange = self._exchange
         exchange.requests[request.path] += 1
-        fault = exchange.faults.take("reply", request.path, request.method)
-        if fault is not None:
-            is_json = fault.body.lstrip().startswith(("{", "["))
-            headers = dict(fault.headers or {})
-            chosen = [headers.pop(name) for name in list(headers) if name.lower() == "content-type"]
-            content_type = chosen[0] if chosen else JSON_TYPE if is_json else "text/html"
-            reply = Reply(fault.status, fault.body.encode(), headers, content_type)
+        given = canned(exchange, request.path, request.method)
+        if given is not None:
+            reply = given
         elif self._is_new_order(request) and exchange.faults.take("order_lost_no_reply"):
             reply = Reply(0, b"", is_cut=True)
         else:
@@ -200,6 +204,22 @@ def documented(fault: Fault, exchange: Exchange) -> ApiError:
 
 def _retry_after(error: ApiError) -> dict[str, str]:
     return {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+
+
+def canned(exchange: Exchange, path: str, method: str) -> Reply | None:
+    """Return the reply that a fault gives instead of handling a request: reply, waf, region; None if none waits."""
+    if exchange.faults.take("waf", path, method):
+        return Reply(403, FORBIDDEN, content_type="text/html")
+    if exchange.faults.take("region", path, method):
+        return Reply(451, msgspec.json.encode({"code": 0, "msg": RESTRICTED}))
+    fault = exchange.faults.take("reply", path, method)
+    if fault is None:
+        return None
+    is_json = fault.body.lstrip().startswith(("{", "["))
+    headers = dict(fault.headers or {})
+    chosen = [headers.pop(name) for name in list(headers) if name.lower() == "content-type"]
+    content_type = chosen[0] if chosen else JSON_TYPE if is_json else "text/html"
+    return Reply(fault.status, fault.body.encode(), headers, content_type)
 
 
 def perform(

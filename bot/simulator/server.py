@@ -12,7 +12,7 @@ from bot.simulator.control import Control
 from bot.simulator.errors import ApiError, SimulatorError
 from bot.simulator.exchange import Closed, Exchange
 from bot.simulator.profiles import Profile
-from bot.simulator.rest import HttpRequest, Reply, RestApi
+from bot.simulator.rest import HttpRequest, Reply, RestApi, canned
 from bot.simulator.settings import Endpoints, SimulatorConfig
 from bot.simulator.streams import StreamHub, count_path, is_stream_path
 from bot.simulator.user_stream import UserStream
@@ -169,9 +169,11 @@ class Door:
         exchange = self._exchange
         counted = count_path(path)
         exchange.requests[counted] += 1
-        fault = exchange.faults.take("reply", path, request.method)
-        if fault is not None:
-            return web.Response(status=fault.status, body=fault.body.encode(), headers=dict(fault.headers or {}))
+        given = canned(exchange, path, request.method)
+        if given is not None:
+            return web.Response(
+                status=given.status, body=given.body, headers={**given.headers, "Content-Type": given.content_type}
+            )
         slow = exchange.faults.take("delay", path, request.method)
         if slow is not None:
             await asyncio.sleep(slow.ms / 1000)

@@ -17,7 +17,8 @@ class SimulatorConfig:
     symbol's klines; None: the exchange's own 2000, 1000 for 1s. `step`: klines only on POST /sim/next. `data_dir` None:
     nothing survives the process. `enable_withdrawals`: the API key has a right that a bot must not have.
     `exchange_info`: a file with an answer of GET /exchangeInfo, whose symbols, filters and statuses then hold; every
-    symbol must be in it.
+    symbol must be in it. `connection_life_ms`, `ping_every_ms`, `pong_within_ms`: of websocket connections; None: the
+    exchange's own 24 h, 20 s and 60 s.
     """
 
     host: str = "127.0.0.1"
@@ -32,6 +33,9 @@ class SimulatorConfig:
     data_dir: Path | None = None
     enable_withdrawals: bool = False
     exchange_info: Path | None = None
+    connection_life_ms: int | None = None
+    ping_every_ms: int | None = None
+    pong_within_ms: int | None = None
 
 
 @dataclass(frozen=True)

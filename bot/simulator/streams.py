@@ -152,9 +152,13 @@ class StreamHub:
         receivers = list(self._subscribers.get(stream, ()))
         if not receivers:
             return
+        faults = self._exchange.faults
+        gap = faults.peek("ws_gap")
+        if gap is not None and (is_closed or not gap.closed):
+            faults.take("ws_gap")
+            return
         frame = Frame(stream, symbol, interval, candle, is_closed, event_ms)
         frames = [frame]
-        faults = self._exchange.faults
         if faults.take("ws_duplicate"):
             frames.append(frame)
         earlier = self._last_frames.get(stream)

@@ -17,6 +17,13 @@ TIME_KEYS = {
     "outboundAccountPosition": ("E", "u"),
     "balanceUpdate": ("E", "T"),
 }
+# status of an order that ends unfilled -> execution type
+ENDINGS = {
+    "EXPIRED": "EXPIRED",
+    "EXPIRED_IN_MATCH": "TRADE_PREVENTION",
+    "CANCELED": "CANCELED",
+    "REJECTED": "REJECTED",
+}
 EXECUTION_IDS_A_RUN = 10**9
 
 
@@ -33,11 +40,11 @@ class AccountEvents:
 
     @exact
     def placed(self, order: Order, fills: list[Fill]) -> None:
-        """Tell of a new order: NEW, a TRADE per fill, EXPIRED if the rest has gone, then the balances."""
-        events = [self._report(order, "NEW", "NEW")]
+        """Tell of a new order: NEW, a TRADE per fill, how the rest ended if it did, then the balances."""
+        events = [] if order.status == "REJECTED" else [self._report(order, "NEW", "NEW")]
         events += self._trades(order, fills, ZERO, ZERO)
-        if order.status == "EXPIRED":
-            events.append(self._report(order, "EXPIRED", "EXPIRED", order.executed, order.quote))
+        if order.status in ENDINGS:
+            events.append(self._report(order, ENDINGS[order.status], order.status, order.executed, order.quote))
         self._emit([*events, self._position(self._assets(order, fills))])
 
     @exact
@@ -100,7 +107,7 @@ class AccountEvents:
             "C": order.original_client_order_id or "",
             "x": execution,
             "X": status,
-            "r": "NONE",
+            "r": "INSUFFICIENT_BALANCES" if status == "REJECTED" else "NONE",
             "i": order.order_id,
             "l": text8(fill.quantity if fill else ZERO),
             "z": text8(executed),
@@ -123,7 +130,10 @@ class AccountEvents:
         optional = {
             "j": order.strategy_id,
             "J": order.strategy_type,
-            "eR": order.expiry_reason if execution == "EXPIRED" else None,
+            "eR": order.expiry_reason if execution in ENDINGS.values() else None,
+            "v": order.prevented_match_id if execution == "TRADE_PREVENTION" else None,
+            "A": text8(order.prevented) if execution == "TRADE_PREVENTION" else None,
+            "B": text8(order.prevented) if execution == "TRADE_PREVENTION" else None,
         }
         return event | {key: value for key, value in optional.items() if value is not None}
 

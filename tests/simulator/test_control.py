@@ -42,7 +42,7 @@ def test_the_next_update_closes_at_the_price(live: LiveClient) -> None:
         ({"symbol": "BTCUSDT", "price": "x"}, "price must be a number, not 'x'"),
         ({"symbol": "BTCUSDT", "price": "NaN"}, "price must be a number, not 'NaN'"),
         ({"symbol": "BTCUSDT", "price": -1}, "price must be above 0 and have at most 8 decimals, not -1"),
-        ({"symbol": "BTCUSDT", "price": "1e-9"}, "price must be above 0 and have at most 8 decimals, not 1E-9"),
+        ({"symbol": "BTCUSDT", "price": "1e-9"}, "price must be above 0 and have at most 8 decimals, not '1e-9'"),
         ({"symbol": "BTCUSDT"}, 'the body must be {"symbol": ..., "price": ...}'),
     ],
 )

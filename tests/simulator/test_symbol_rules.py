@@ -135,7 +135,7 @@ def test_over_the_control_interface(control: LiveClient) -> None:
     ("path", "values", "line"),
     [
         ("symbol", {}, "symbol None is not one of BTCUSDT, ETHUSDT, DOGEUSDT"),
-        ("symbol", {"symbol": "BTCUSDT", "status": "OPEN"}, "status 'OPEN' is not one of TRADING, HALT"),
+        ("symbol", {"symbol": "BTCUSDT", "status": "OPEN"}, "status must be one of TRADING, HALT"),
         ("symbol", {"symbol": "BTCUSDT", "filters": {}}, "filters must be an array of objects"),
         ("symbol", {"symbol": "BTCUSDT", "filters": [{"filterType": "LOT_SIZE"}]}, "filter LOT_SIZE has no minQty"),
         (
@@ -143,10 +143,14 @@ def test_over_the_control_interface(control: LiveClient) -> None:
             {"symbol": "BTCUSDT", "filters": [{"filterType": "MAX_POSITION", "maxPosition": 3}]},
             'filter MAX_POSITION: maxPosition must be a string of decimals such as "0.01", not 3',
         ),
-        ("symbol", {"symbol": "BTCUSDT", "colour": 1}, "'colour' is not one of the fields symbol, status"),
-        ("symbol", {"symbol": "BTCUSDT", "permissionSets": ["SPOT"]}, "permissionSets must be an array of arrays"),
+        ("symbol", {"symbol": "BTCUSDT", "colour": 1}, "'colour' is not a field of symbol; it takes symbol, status"),
+        (
+            "symbol",
+            {"symbol": "BTCUSDT", "permissionSets": ["SPOT"]},
+            "permissionSets must be an array of arrays of strings",
+        ),
         ("account", {"canTrade": "yes"}, "canTrade must be true or false, not 'yes'"),
-        ("account", {"admin": True}, "'admin' is not one of the fields canTrade"),
+        ("account", {"admin": True}, "'admin' is not a field of account; it takes canTrade"),
         ("fault", {"kind": "error", "code": -4000}, "code must be one of Binance's documented codes, such as -1007"),
     ],
 )
