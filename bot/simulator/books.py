@@ -394,16 +394,14 @@ class Books:
         self, rules: SymbolRules, order: Order, quantity: Decimal, quote: Decimal, is_maker: bool, needed: Decimal
     ) -> tuple[str, Decimal]:
         """Return from which asset how much is taken: the chosen one if there is enough of it, else the received one."""
-        paid = rules.quote if order.is_buyer else rules.base
-        elsewhere = self.fees.elsewhere(quote, rules.quote, is_maker)
+        received, paid = (rules.base, rules.quote) if order.is_buyer else (rules.quote, rules.base)
+        elsewhere = self.fees.elsewhere(quote, rules.quote, received, is_maker)
         if elsewhere is not None:
             asset, commission = elsewhere
             free = self.balances[asset].free if asset in self.balances else ZERO
             if 0 < commission <= free - (needed if asset == paid else ZERO):
                 return asset, commission
-        if order.is_buyer:
-            return rules.base, self.fees.received(quantity, is_maker)
-        return rules.quote, self.fees.received(quote, is_maker)
+        return received, self.fees.received(quantity if order.is_buyer else quote, is_maker)
 
     @exact
     def match_resting(

@@ -33,12 +33,13 @@ class Fees:
         """Return the commission on `amount` of the received asset, rounded up."""
         return ceil8(amount * self.rate(is_maker))
 
-    def elsewhere(self, quote_amount: Decimal, quote: str, is_maker: bool) -> tuple[str, Decimal] | None:
+    def elsewhere(self, quote_amount: Decimal, quote: str, received: str, is_maker: bool) -> tuple[str, Decimal] | None:
         """Return asset and commission of a trade worth `quote_amount` of `quote`; None: it comes from what is received.
 
-        Whoever asks must see whether the account has so much of it. Source: Binance, commission, BNB discount.
+        `received`: the asset that is. Whoever asks must see whether the account has enough for it. Source: Binance,
+        commission, BNB discount.
         """
-        if self.mode == RECEIVED:
+        if self.mode == RECEIVED or (self.mode == THIRD and self.asset == received):
             return None
         asset = "BNB" if self.mode == BNB else self.asset
         price = Decimal(1) if asset == quote else self.price or self.price_in(asset, quote)
