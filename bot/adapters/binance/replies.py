@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from bot.adapters.binance.errors import without_secrets
 from bot.domain.kline import Kline
 from bot.domain.order import Side
 
@@ -18,13 +19,16 @@ NotNegative = Annotated[str, msgspec.Meta(pattern=rf"\A{_NUMBER}")]
 Positive = Annotated[str, msgspec.Meta(pattern=rf"\A(?=[0.]*[1-9]){_NUMBER}")]
 # Before the year 5138; a time in microseconds is above it and refused.
 TimeMs = Annotated[int, msgspec.Meta(ge=0, lt=10**14)]
+# What a database can hold.
+Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+SHOWN = 160  # characters of what an exchange sent that are reported
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 class ErrorReply(msgspec.Struct):
     """The body of a reply that is no success."""
 
-    code: int
+    code: Id
     msg: str = ""
 
 
@@ -45,14 +49,14 @@ class FillReply(msgspec.Struct):
     qty: Positive
     commission: NotNegative
     commissionAsset: Text  # noqa: N815
-    tradeId: int  # noqa: N815
+    tradeId: Id  # noqa: N815
 
 
 class OrderReply(msgspec.Struct):
     """The reply to a new order (`transactTime`, `fills`), or to a question about one (neither)."""
 
     symbol: Text
-    orderId: int  # noqa: N815
+    orderId: Id  # noqa: N815
     clientOrderId: Text  # noqa: N815
     executedQty: NotNegative  # noqa: N815
     status: Text
@@ -64,8 +68,8 @@ class OrderReply(msgspec.Struct):
 class TradeReply(msgspec.Struct, kw_only=True):
     """One execution in the account's list of trades."""
 
-    id: int
-    orderId: int  # noqa: N815
+    id: Id
+    orderId: Id  # noqa: N815
     price: Positive
     qty: Positive
     commission: NotNegative
@@ -77,7 +81,7 @@ class AccountOrderReply(msgspec.Struct):
     """One order in a list of the account's."""
 
     symbol: Text
-    orderId: int  # noqa: N815
+    orderId: Id  # noqa: N815
     clientOrderId: Text  # noqa: N815
     side: Side
     status: Text
@@ -120,7 +124,7 @@ class BalanceReply(msgspec.Struct):
 class AccountReply(msgspec.Struct):
     balances: list[BalanceReply]
     canTrade: bool = True  # noqa: N815
-    uid: int | None = None
+    uid: Id | None = None
 
 
 class KeyReply(msgspec.Struct):
@@ -130,10 +134,14 @@ class KeyReply(msgspec.Struct):
 
 
 def complaint(error: Exception) -> str:
-    """Return a decoder's complaint as people say it: what is wrong, and at which place."""
-    what, _, where = str(error).partition(" - at ")
+    """Return a decoder's complaint as people say it, in one line: what is wrong, and at which place."""
+    what, at, where = str(error).rpartition(" - at ")
+    if not at:
+        what, where = where, ""
     if "matching regex" in what:
         what = "not a plain decimal in range"
+    # It may hold a value as the exchange sent it.
+    what = without_secrets(" ".join(what.split()))[:SHOWN]
     return f"{what} at {where}" if where else what
 
 

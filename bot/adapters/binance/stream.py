@@ -12,7 +12,7 @@ import msgspec
 import websocket
 
 from bot.adapters.binance.errors import REGION_BLOCKED, without_secrets
-from bot.adapters.binance.replies import NotNegative, Positive, Text, TimeMs, complaint
+from bot.adapters.binance.replies import SHOWN, NotNegative, Positive, Text, TimeMs, complaint
 from bot.domain.kline import Kline
 from bot.domain.throttle import Throttle
 from bot.ports import ShutdownAnnounced, StreamClosed
@@ -20,7 +20,6 @@ from bot.supervision import Clock
 
 SILENCE_MS = 60_000  # the exchange pings every 20 s and cuts after 60 s without a pong
 CONNECT_TIMEOUT_MS = 5_000
-SHOWN = 160  # characters of a bad frame that are reported
 COMPLAINTS, COMPLAINTS_MS = 10, 10_000  # so many bad frames are reported one by one in that time
 
 

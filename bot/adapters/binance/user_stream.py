@@ -15,8 +15,8 @@ import msgspec
 import websocket
 
 from bot.adapters.binance.client import RestClient
-from bot.adapters.binance.errors import CallFailed, describe
-from bot.adapters.binance.replies import NotNegative, Text, TimeMs, complaint
+from bot.adapters.binance.errors import CallFailed, describe, without_secrets
+from bot.adapters.binance.replies import SHOWN, Id, NotNegative, Text, TimeMs, complaint
 from bot.domain.money import multiply
 from bot.domain.order import Fill, Side
 from bot.messages import BalanceMoved, BalancesReported, ExecutionReported
@@ -27,7 +27,6 @@ SILENCE_MS = 60_000  # the exchange pings every 20 s
 CONNECT_TIMEOUT_MS = 5_000
 RENEW_MS = 1_800_000  # half of a listenKey's life
 FRAMES_BEFORE_THE_REPLY = 20
-SHOWN = 160  # characters of a bad frame that are reported
 SUBSCRIBE = "userDataStream.subscribe.signature"
 
 _Change = Annotated[str, msgspec.Meta(pattern=r"\A-?[0-9]{1,20}(?:\.[0-9]{1,20})?\Z")]
@@ -38,7 +37,7 @@ class BadEvent(ValueError):
 
 
 class _Error(msgspec.Struct):
-    code: int = 0
+    code: Id = 0
     msg: str = ""
 
 
@@ -48,7 +47,7 @@ class _Frame(msgspec.Struct):
     e: str = ""
     event: msgspec.Raw = msgspec.Raw(b"")
     data: msgspec.Raw = msgspec.Raw(b"")
-    status: int | None = None
+    status: Id | None = None
     error: _Error | None = None
 
 
@@ -63,7 +62,7 @@ class _Execution(msgspec.Struct):
     c: str
     S: Side
     X: Text
-    i: int
+    i: Id
     l: NotNegative  # noqa: E741 - the exchange's name
     z: NotNegative
     L: NotNegative
@@ -73,7 +72,7 @@ class _Execution(msgspec.Struct):
     eR: str = "NONE"  # noqa: N815
     n: NotNegative | None = "0"
     N: str | None = None
-    t: int = -1
+    t: Id = -1
 
 
 class _Balance(msgspec.Struct):
@@ -213,7 +212,7 @@ class BinanceAccountConnection:
         try:
             return decode_event(frame)
         except BadEvent as error:
-            shown = ascii(frame[:SHOWN].decode("utf-8", "replace"))
+            shown = ascii(without_secrets(frame[: 4 * SHOWN].decode("utf-8", "replace"))[:SHOWN])
             self._on_bad_frame(f"account: frame refused: {error}: {shown}")
             return None
 
