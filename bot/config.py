@@ -21,7 +21,14 @@ DEFAULT_CONFIG_FILE = Path("bot.toml")
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used; the text is one line that names the key and the fix."""
+    """A setting that cannot be used; the text is one line that names the key and the fix.
+
+    A text that holds what was given is made one line, and cut where that is very long.
+    """
+
+    def __init__(self, text: str) -> None:
+        line = " ".join(text.split())
+        super().__init__(line if len(line) <= _LINE_CHARS else f"{line[: _LINE_CHARS // 2]} ... {line[-200:]}")
 
 
 class Mode(StrEnum):
@@ -33,6 +40,7 @@ class Mode(StrEnum):
 
 
 _SHOWN_CHARS = 60
+_LINE_CHARS = 900
 
 
 def _shown(value: object) -> str:
@@ -181,16 +189,16 @@ class Settings(_Section):
     def _check_symbols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         wrong = [s for s in value if not re.fullmatch(r"[A-Z0-9]{3,20}", s)]
         if wrong or not value:
-            raise ValueError(f"{wrong or 'no symbol'}: write symbols as BTCUSDT,ETHUSDT")
+            raise ValueError(f"{_shown(wrong) if wrong else 'no symbol'}: write symbols as BTCUSDT,ETHUSDT")
         if len(set(value)) != len(value):
-            raise ValueError(f"{','.join(value)}: a symbol stands there twice; name each once")
+            raise ValueError(f"{_shown(','.join(value))}: a symbol stands there twice; name each once")
         return value
 
     @field_validator("interval")
     @classmethod
     def _check_interval(cls, value: str) -> str:
         if value not in INTERVALS_MS:
-            raise ValueError(f"{value!r} is not one of {', '.join(INTERVALS_MS)}")
+            raise ValueError(f"{_shown(value)} is not one of {', '.join(INTERVALS_MS)}")
         return value
 
     @property
@@ -238,7 +246,7 @@ def _from_file(path: Path | None) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"), parse_float=str)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give an existing file with --config") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # beside TOMLDecodeError: bytes, digits and brackets without end
         raise ConfigError(f"{path}: no valid TOML: {error}") from None
 
 

@@ -80,4 +80,6 @@ def spending(settings: Settings, host: str, account: str, quote_asset: str, equi
         f"after a loss of max_daily_loss = {plain(settings.max_daily_loss)}, {share(settings.max_daily_loss)}, "
         "no more is bought until 00:00 UTC"
     )
-    yield f"MARKET orders of {', '.join(settings.symbols)}; stop them with: halt"
+    bound = settings.max_slippage_bps
+    kind = "MARKET orders" if bound is None else f"LIMIT IOC orders at most {plain(bound)} bps from the close"
+    yield f"{kind} of {', '.join(settings.symbols)}; stop them with: halt"

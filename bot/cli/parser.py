@@ -18,6 +18,8 @@ USAGE = 2
 """Bad usage, configuration or input file."""
 FAILED = 1
 """Any other failure."""
+LINE_CHARS = 1_500
+"""What a refusal in one line may take."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line, without the usage text that argparse would put before it."""
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        _say(f"{self.prog}: {message}; see {self.prog} --help")
         raise SystemExit(USAGE)
 
 
@@ -60,9 +62,12 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _say(line: str) -> None:
+def _say(text: str) -> None:
+    line = " ".join(text.split())
+    if len(line) > LINE_CHARS:  # it holds what was given
+        line = f"{line[: LINE_CHARS // 2]} ... {line[-LINE_CHARS // 3 :]}"
     with suppress(OSError):
-        print(" ".join(line.split()), file=sys.stderr)
+        print(line, file=sys.stderr)
 
 
 def _run(arguments: list[str]) -> int:

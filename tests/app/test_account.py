@@ -82,3 +82,8 @@ def test_what_live_may_spend_is_said_in_money():
         "MARKET orders of BTCUSDT, ETHUSDT, DOGEUSDT",
     ):
         assert part in said
+
+
+def test_the_kind_of_order_is_said():
+    lines = [*spending(live(BOT_MAX_SLIPPAGE_BPS="20"), "http://h", "uid 7", "USDT", Decimal(500))]
+    assert lines[-1].startswith("LIMIT IOC orders at most 20 bps from the close of BTCUSDT, ")

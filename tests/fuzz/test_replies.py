@@ -107,7 +107,7 @@ def assert_usable(name, answer, data):
         assert amount.is_finite() if isinstance(amount, Decimal) else amount in INT64
     if name in ("place", "find") and answer is not None:
         # A trade is booked only if it is this order's, and all of it.
-        said = json.loads(data)
+        said = json.loads(data.decode("utf-8", "replace"), parse_int=str, parse_float=str)
         assert (said["symbol"], said["clientOrderId"]) == (INTENT.symbol, INTENT.client_order_id)
         if answer.status.is_final:
             assert sum(fill.quantity for fill in answer.fills) == Decimal(said["executedQty"])

@@ -27,6 +27,7 @@ PART = 20
 # The bot as it is, but everything that logs at all logs at its loudest.
 LOUD = """
 import http.client, logging, bot.cli.logs
+http.client.HTTPConnection.debuglevel = 1
 quiet = bot.cli.logs._configure
 bot.cli.logs._configure = lambda handler, level: quiet(handler, logging.DEBUG)
 from bot.main import run

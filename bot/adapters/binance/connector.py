@@ -50,6 +50,7 @@ class Connector:
         if self._tunnel is not None:
             connection.set_tunnel(self._host, self._port or 443, self._tunnel[2])
         try:
+            connection.set_debuglevel(0)  # whatever the process is set to: it prints heads, the key in them
             connection.connect()  # which also switches Nagle's algorithm off
             connection.sock.settimeout(self._read_s)
         except (OSError, HTTPException, ValueError) as error:

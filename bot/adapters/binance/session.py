@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -68,6 +68,9 @@ class Session:
             response = HTTPResponse(connection.sock, method=method)
             response.begin()
             reply = Response(response.status, {k.lower(): v for k, v in response.headers.items()}, response.read())
+        except MemoryError:  # room is made for what the head promises
+            connection.close()
+            raise HTTPException("a reply that claims to be larger than memory") from None
         except BaseException:
             connection.close()
             raise
