@@ -122,6 +122,7 @@ def test_no_variable_does_harm_or_shows_a_secret(tmp_path, monkeypatch):
     assert outcomes == {True, False}
 
 
+PARSER = _parser()
 COMMANDS = (
     "run",
     "backtest",
@@ -160,7 +161,7 @@ def parse(words):
     status = None
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
-            return _parser().parse_args(words)
+            return PARSER.parse_args(words)
         except SystemExit as end:
             status = end.code
     assert status in (0, 2)
