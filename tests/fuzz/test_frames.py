@@ -11,7 +11,7 @@ from bot.adapters.binance.stream import BadFrame, decode_frame
 from bot.adapters.binance.user_stream import BadEvent, decode_event
 from bot.domain.kline import Kline
 from bot.messages import BalanceMoved, BalancesReported, ExecutionReported
-from bot.ports import StreamClosed
+from bot.ports import ShutdownAnnounced, StreamClosed
 from tests.fuzz.garbage import CASES, cases, nearly, written
 from tests.fuzz.judge import INVALID, VALID, read, verdict
 
@@ -59,7 +59,7 @@ def judge_frame(data):
         kline = decode_frame(data)
     except BadFrame as error:
         assert_one_line(error)
-    except StreamClosed:
+    except ShutdownAnnounced:
         assert_shutdown(data)
     assert sort != VALID or kline is not None, "a valid kline is lost"
     if kline is None:

@@ -12,11 +12,11 @@ import pytest
 from bot.actors import addresses
 from bot.actors.cells import Cell, FeedMemory
 from bot.actors.feed import FeedActor, FeedSettings
+from bot.actors.limits import BackfillGate
 from bot.adapters.binance.stream import BadFrame, decode_frame
 from bot.adapters.sqlite import SqliteJournal
 from bot.domain.kline import Kline
-from bot.messages import StreamUp
-from bot.ports import StreamClosed
+from bot.ports import ShutdownAnnounced
 from bot.supervision.testing import RecordingContext
 from tests.fuzz.garbage import cases, nearly, written
 from tests.fuzz.judge import UNSURE, VALID, verdict
@@ -38,9 +38,11 @@ class Bot:
         self.pump = Pump(self.journal)
         self.cell = Cell(FeedMemory())
         self.context = RecordingContext(addresses.feed(SYMBOL), self.pump.clock, 1)
-        self.feed = FeedActor(self.context, FeedSettings(SYMBOL, "1m"), self.cell, object(), None, lambda: None)
+        # A live one, which asks nobody for what is missing: here klines go missing by intent.
+        stream, gate, now_ms = addresses.stream(0), BackfillGate(), self.pump.clock.now_ms
+        settings = FeedSettings(SYMBOL, "1m")
+        self.feed = FeedActor(self.context, settings, self.cell, stream, None, gate, lambda: None, now_ms)
         self.feed.started()
-        self.feed.handle(StreamUp(SYMBOL, 1, NOON))
 
     def take(self, kline):
         """As the reader thread tells the feed of it."""
@@ -157,7 +159,7 @@ def decoded(data):
     """What the reader thread would tell the feed."""
     try:
         return decode_frame(data)
-    except (BadFrame, StreamClosed):
+    except (BadFrame, ShutdownAnnounced):
         return None
 
 
