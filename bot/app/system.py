@@ -64,6 +64,9 @@ STOP_DEADLINE_MS = 8_000
 NEWS_EVERY_MS = 10_000
 """How often balances are asked for; the clock is measured every few minutes."""
 
+WARM_CONNECTIONS = 8
+"""Kept open for orders; more are opened when that many symbols trade at one moment."""
+
 WALLET_NOTE = "wallet"
 
 WITH_ACCOUNT = (Mode.TESTNET, Mode.LIVE)
@@ -434,6 +437,7 @@ class BotSystem:
             with suppress(ExchangeError, StoreError):
                 history.now_ms()
                 if account is not None:
+                    account.warm(min(len(self.settings.symbols), WARM_CONNECTIONS))
                     self._note_balances(account.balances())
 
     def _note_balances(self, balances: Mapping[str, tuple[Decimal, Decimal]]) -> None:

@@ -4,6 +4,7 @@ import json
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from decimal import Decimal
 
 import msgspec
@@ -250,6 +251,16 @@ class TestPlace:
         wire.close()
         with pytest.raises(OrderNotSent, match="Connection refused"):
             exchange.place(INTENT)
+
+    def test_orders_take_connections_that_were_opened_ahead(self, clock):
+        with closing(Wire(lambda _: http_reply(f'{{"serverTime":{NOW}}}'.encode()))) as wire:
+            exchange = BinanceExchange(f"http://127.0.0.1:{wire.port}", clock, KEY, SECRET)
+            exchange.warm(2)
+            with pytest.raises(OrderInDoubt):  # it knows nothing but the time
+                exchange.place(INTENT)
+            assert len(wire.received) == 2
+        with pytest.raises(ExchangeUnavailable, match="cannot reach"):
+            exchange.warm(2)
 
     @pytest.mark.parametrize("answer", [CUT, reply("", 503), refusal(-1003, status=429)], ids=repr)
     def test_without_the_exchanges_clock_nothing_is_signed_or_sent(self, server, exchange, answer):

@@ -5,6 +5,7 @@ The only file that imports python-binance. Source: Binance, REST API, general in
 
 import hashlib
 import hmac
+import re
 import threading
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
@@ -46,8 +47,11 @@ def _decoder(shape: type[T]) -> msgspec.json.Decoder[T]:
     return decoder
 
 
+_plain = re.compile(r"[A-Za-z0-9._~-]*").fullmatch
+
+
 def _encoded(value: str) -> str:
-    return value if value.isascii() and value.isalnum() else quote(value, "")
+    return value if _plain(value) else quote(value, "")
 
 
 class _ThinClient(Client):  # type: ignore[misc]  # the library has no types

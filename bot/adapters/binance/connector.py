@@ -5,6 +5,7 @@ Heeded are `REQUESTS_CA_BUNDLE` and `SSL_CERT_FILE`, for https also `HTTPS_PROXY
 
 import base64
 import os
+import select
 import ssl
 import time
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -64,12 +65,17 @@ def is_alive(connection: HTTPConnection, since: float) -> bool:
 
     What the server has closed, or written to unasked, has something to read.
     """
+    is_young = time.monotonic() - since < IDLE_S
+    poll = select.poll()
+    poll.register(connection.sock, select.POLLIN)
+    if is_young and not poll.poll(0):
+        return True
     timeout = connection.sock.gettimeout()
     try:
         connection.sock.settimeout(0)
         connection.sock.recv(1)
     except (BlockingIOError, ssl.SSLWantReadError):
-        if time.monotonic() - since < IDLE_S:
+        if is_young:  # only TLS had something to say
             connection.sock.settimeout(timeout)
             return True
     except OSError:

@@ -77,6 +77,13 @@ class PublicCalls:
         """Return the exchange's clock as last measured, the machine's own before that. Never asks, never raises."""
         return self._client.estimate_ms()
 
+    def warm(self, connections: int) -> None:
+        """Have connections open before they are needed, and replace those that died. Raises ExchangeUnavailable."""
+        try:
+            self._client.warm(connections)
+        except CallFailed as failed:
+            fail_read(failed)
+
     def average_price(self, symbol: str) -> Decimal:
         """Return the average price of the last minutes, by which the notional of market orders is judged.
 

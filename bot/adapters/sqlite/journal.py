@@ -261,8 +261,18 @@ class SqliteJournal(DatabaseOwner):
 
     def entry(self, client_order_id: str) -> JournaledOrder | None:
         """Return what is known of one order, None if it was never recorded."""
-        orders = self._orders("client_order_id = ?", client_order_id)
-        return orders[0] if orders else None
+        # Asked before every order: without a connection of its own.
+        with self._database.glancing() as connection:
+            found = connection.execute(
+                f"SELECT {_INTENT_COLUMNS} FROM intents WHERE client_order_id = ?", (client_order_id,)
+            )
+            row = found.fetchone()
+            if row is None:
+                return None
+            fills = connection.execute(
+                f"SELECT {_FILL_COLUMNS} FROM fills WHERE client_order_id = ? ORDER BY position", (client_order_id,)
+            ).fetchall()
+        return _order(row, tuple(_fill(fill) for fill in fills))
 
     def unresolved(self, symbol: str | None = None) -> list[JournalEntry]:
         """Return the orders whose fate is unknown, in the order in which they were recorded."""
