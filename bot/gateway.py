@@ -115,7 +115,7 @@ class OrderGateway:
         def leave(send: Callable[[], None]) -> None:
             """Epoch and halt are looked at where the bytes leave, under the epoch's lock: none leaves after either."""
             nonlocal has_left
-            reason = None if passes_halt else self._halt.refusal(intent.symbol)
+            reason = None if passes_halt else self._halt.refusal(intent.symbol, intent.side)
             if reason is not None:
                 raise OrderHeld(reason)
             has_left = True

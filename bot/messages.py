@@ -24,7 +24,10 @@ __all__ = [
     "Backfilled",
     "BalanceMoved",
     "BalancesReported",
+    "BookEvent",
     "CatchUp",
+    "Compare",
+    "Compared",
     "Connect",
     "ConnectionEnded",
     "ConnectionEnding",
@@ -54,12 +57,29 @@ __all__ = [
     "StreamUp",
     "Subscribe",
     "Suspect",
+    "SymbolStopped",
     "Taken",
     "Trade",
     "Watch",
 ]
 
-LogEntry = Kline | Trade | Decision | Event
+
+class SymbolStopped(msgspec.Struct, frozen=True):
+    """No order of a symbol leaves any more (no entry of any, where it is empty). Account to monitor and bridge.
+
+    `name` is the trader's, or the account's where all entries are stopped.
+    """
+
+    name: str
+    symbol: str
+    reason: str
+    time: int
+
+
+BookEvent = Event | SymbolStopped
+"""What happened to an actor or a symbol, worth to be kept."""
+
+LogEntry = Kline | Trade | Decision | BookEvent
 """What the bridge's log takes."""
 
 ENTRY_TYPES: tuple[type, ...] = get_args(LogEntry)
@@ -68,7 +88,7 @@ ENTRY_TYPES: tuple[type, ...] = get_args(LogEntry)
 TOPICS: Mapping[type, str] = {
     Kline: "KafkaStreams",
     Trade: "trades",
-    **dict.fromkeys(get_args(Event), "actor-events"),
+    **dict.fromkeys(get_args(BookEvent), "actor-events"),
 }
 """The topic of each type of log entry that has one. Source: contract, section 4."""
 
@@ -253,6 +273,26 @@ class BalanceMoved(msgspec.Struct, frozen=True):
     asset: str
     delta: Decimal
     time: int
+
+
+class Compare(msgspec.Struct, frozen=True):
+    """Compare the book with the account. The account's timer to itself."""
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """The book was compared with the account; what could be explained is in the journal. Thread to account.
+
+    `reports` hold executions found late, by their orders, and `adjustments` corrections: those who keep books take
+    them. `stops` say why which symbols must not trade on (an empty symbol: all entries), `freed` are those whose
+    differences a person accepted. `lines` tell each finding; `error` is why there was no comparison.
+    """
+
+    reports: tuple[OrderReport, ...] = ()
+    adjustments: tuple[Adjustment, ...] = ()
+    stops: tuple[tuple[str, str], ...] = ()
+    freed: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    error: str = ""
 
 
 class Flatten(msgspec.Struct, frozen=True):

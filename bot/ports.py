@@ -11,9 +11,8 @@ from bot.domain.decision import Decision
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.market import MarketView
-from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Trade
-from bot.messages import BalanceMoved, BalancesReported, ExecutionReported, LogEntry
-from bot.supervision import Event
+from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side, Trade
+from bot.messages import BalanceMoved, BalancesReported, BookEvent, ExecutionReported, LogEntry
 
 
 class ExchangeError(Exception):
@@ -199,6 +198,9 @@ class Account(Protocol):
     ) -> list[AccountTrade]:
         """Return all executions with trade id >= `from_id`, or at or after `start_time`; one of the two is given."""
 
+    def newest_trade_id(self, symbol: str) -> int:
+        """Return the id of the newest execution, 0 where there was none."""
+
     def average_price(self, symbol: str) -> Decimal:
         """Return the average price of the last minutes, by which the notional of market orders is judged."""
 
@@ -270,7 +272,7 @@ class Store(Protocol):
         klines: Sequence[Kline],
         trades: Sequence[Trade],
         decisions: Sequence[Decision] = (),
-        events: Sequence[Event] = (),
+        events: Sequence[BookEvent] = (),
     ) -> None:
         """Store all in one transaction; the same item twice leaves one. Raises StoreError."""
 
@@ -334,5 +336,14 @@ class LogDamaged(Exception):
 class HaltSwitch(Protocol):
     """The kill switch, for all symbols or for one, kept over restarts."""
 
-    def refusal(self, symbol: str) -> str | None:
-        """Return the reason why no order of a symbol may leave, None if orders may."""
+    def refusal(self, symbol: str, side: Side) -> str | None:
+        """Return the reason why no order of this side may leave for a symbol, None if orders may."""
+
+    def stop_symbol(self, symbol: str, reason: str) -> None:
+        """Let no order of a symbol leave, or no entry of any if it is empty; the first reason stands."""
+
+    def free_symbol(self, symbol: str) -> bool:
+        """Let orders of a symbol leave again, or all entries; False if they were not stopped."""
+
+    def stopped_symbols(self) -> dict[str, str]:
+        """Return why each stopped symbol was stopped; the empty one stands for all entries."""

@@ -107,11 +107,13 @@ class AccountMemory(msgspec.Struct, frozen=True):
     """What the account at the exchange was last known to hold, as (asset, free, locked), and how that is known.
 
     `is_up` says that the account's stream tells of changes; `connections` counts those of all incarnations.
+    `compared_ms` is when the book was last compared with the account; 0: not yet.
     """
 
     balances: tuple[tuple[str, Decimal, Decimal], ...] = ()
     is_up: bool = False
     connections: int = 0
+    compared_ms: int = 0
 
 
 class PortfolioMemory(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import structlog
 from bot.actors.cells import Cell
 from bot.domain.money import plain
 from bot.domain.order import Trade
-from bot.messages import Notice, OrderEnded, Skipped, StreamDown, StreamUp
+from bot.messages import Notice, OrderEnded, Skipped, StreamDown, StreamUp, SymbolStopped
 from bot.supervision import (
     Actor,
     ActorFailed,
@@ -66,6 +66,7 @@ class MonitorActor(Actor):
             ActorRestarted: self._on_actor_trouble,
             ActorQuarantined: self._on_actor_trouble,
             DeadLetter: self._on_actor_trouble,
+            SymbolStopped: self._on_symbol_stopped,
         }
 
     def handle(self, message: object) -> None:
@@ -135,6 +136,10 @@ class MonitorActor(Actor):
         self._log.warning(type(event).__name__, **fields)
         said = fields.get("error") or fields.get("reason") or f"restart {fields.get('restarts')}"
         self._note(Notice(event.name, "warning", f"{type(event).__name__}: {said}", event.time))
+
+    def _on_symbol_stopped(self, stopped: SymbolStopped) -> None:
+        self._log.error("SymbolStopped", symbol=stopped.symbol, reason=stopped.reason)
+        self._note(Notice(stopped.name, "error", f"stopped: {stopped.reason}", stopped.time))
 
     def _note(self, notice: Notice) -> None:
         self._keep(notices=(*self._cell.value.notices, notice)[-KEPT:])

@@ -8,9 +8,9 @@ from bot.actors import addresses
 from bot.domain.decision import Decision
 from bot.domain.kline import Kline
 from bot.domain.order import Trade
-from bot.messages import DiskSpace, Flush, LogEntries, Notice, ReplayLog, Stored, Watch
+from bot.messages import BookEvent, DiskSpace, Flush, LogEntries, Notice, ReplayLog, Stored, Watch
 from bot.ports import Store, StoreError
-from bot.supervision import Actor, Context, Event
+from bot.supervision import Actor, Context
 
 
 class PersistenceSettings(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class PersistenceActor(Actor):
         self._klines: list[Kline] = []
         self._trades: list[Trade] = []
         self._decisions: list[Decision] = []
-        self._events: list[Event] = []
+        self._events: list[BookEvent] = []
         self._upto = 0
         self._stored = 0
         self._flush_due = False

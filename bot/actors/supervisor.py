@@ -33,6 +33,7 @@ from bot.messages import (
     Backfilled,
     BalanceMoved,
     BalancesReported,
+    Compared,
     ConnectionEnded,
     ConnectionEnding,
     ConnectionOpened,
@@ -54,9 +55,10 @@ from bot.messages import (
     StreamUp,
     Subscribe,
     Suspect,
+    SymbolStopped,
     Taken,
 )
-from bot.ports import AccountStream, EventLog, MarketBook, MarketHistory, MarketStream, OrderJournal, Store
+from bot.ports import AccountStream, EventLog, HaltSwitch, MarketBook, MarketHistory, MarketStream, OrderJournal, Store
 from bot.supervision import Actor, Address, ChildSpec, Context, Exceeded, Lane
 
 LANES: dict[type, Lane] = {
@@ -77,6 +79,8 @@ LANES: dict[type, Lane] = {
     BalancesReported: Lane.CONTROL,
     BalanceMoved: Lane.CONTROL,
     ConnectionOpened: Lane.CONTROL,
+    Compared: Lane.CONTROL,
+    SymbolStopped: Lane.CONTROL,
     ConnectionEnded: Lane.CONTROL,
     Flatten: Lane.CONTROL,
     Stored: Lane.CONTROL,
@@ -104,10 +108,15 @@ class Memories:
 
 
 class AccountParts(msgspec.Struct, frozen=True):
-    """The account at the exchange; `stream` is None where nothing tells of its changes."""
+    """The account at the exchange; `stream` is None where nothing tells of its changes.
+
+    `compare` compares the book with it, `stops` is where symbols are stopped.
+    """
 
     settings: AccountSettings
     stream: AccountStream | None
+    compare: Callable[[], Compared]
+    stops: HaltSwitch
 
 
 class LiveParts(msgspec.Struct, frozen=True):
@@ -189,7 +198,7 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
         )
 
     def account(at: AccountParts) -> Callable[[Context], AccountActor]:
-        return lambda context: AccountActor(context, at.settings, memories.account, at.stream)
+        return lambda context: AccountActor(context, at.settings, memories.account, at.stream, at.compare, at.stops)
 
     def stand_in(settings: TraderSettings) -> Callable[[Context], TraderActor]:
         strategy = Liquidator() if parts.on_quarantine == "sell" else Bystander()
@@ -236,7 +245,7 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
         spec(addresses.PERSISTENCE, persistence, tracked=False, **whole),
         spec(addresses.BRIDGE, bridge, tracked=False, **whole),
         spec(addresses.PORTFOLIO, portfolio, **whole),
-        *(spec(addresses.ACCOUNT, account(at)) for at in (parts.account,) if at is not None),
+        *(spec(addresses.ACCOUNT, account(at), start_deadline_ms=30_000) for at in (parts.account,) if at is not None),
         # Recovery asks the exchange about every order of unknown fate, one after another.
         *(
             spec(

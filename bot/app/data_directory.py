@@ -8,7 +8,11 @@ from pathlib import Path
 
 import msgspec
 
+from bot.domain.order import Side
+
 _LOOKS = 100
+ENTRIES = "entries"
+"""The name of the file that stops the entries of all symbols; no symbol has lower case."""
 
 UID = "uid "
 """With which the name of an account begins that the exchange itself gave; other names are made of the API key."""
@@ -176,39 +180,49 @@ class DataDirectory:
         self._flatten_path.unlink(missing_ok=True)
 
     def stop_symbol(self, symbol: str, reason: str) -> None:
-        """Let no order of one symbol leave, over every restart, until `free_symbol`; the first reason stands."""
+        """Let no order of one symbol leave, over every restart, until `free_symbol`; the first reason stands.
+
+        An empty symbol: no entry of any symbol.
+        """
         self._stops_path.mkdir(parents=True, exist_ok=True)
-        path = self._stops_path / symbol
+        path = self._stops_path / (symbol or ENTRIES)
         if not path.exists():
             path.write_text(reason + "\n", "utf-8")
 
     def free_symbol(self, symbol: str) -> bool:
-        """Let orders of a symbol leave again; False if it was not stopped."""
+        """Let orders of a symbol leave again, or entries where it is empty; False if they were not stopped."""
         try:
-            (self._stops_path / symbol).unlink()
+            (self._stops_path / (symbol or ENTRIES)).unlink()
         except FileNotFoundError:
             return False
         return True
 
     def stopped_symbols(self) -> dict[str, str]:
-        """Return why each stopped symbol was stopped."""
+        """Return why each stopped symbol was stopped; the empty one stands for all entries."""
         try:
             names = sorted(os.listdir(self._stops_path))
         except FileNotFoundError:
             return {}
-        return {name: reason for name in names if (reason := _first_line(self._stops_path / name)) is not None}
+        reasons = {"" if name == ENTRIES else name: _first_line(self._stops_path / name) for name in names}
+        return {symbol: reason for symbol, reason in reasons.items() if reason is not None}
 
     def halted(self) -> str | None:
         """Return why no order may leave, None if orders may."""
         return _first_line(self._halt_path)
 
-    def refusal(self, symbol: str) -> str | None:
-        """Return why no order of a symbol may leave, None if orders may. Read before every order: it stays cheap."""
+    def refusal(self, symbol: str, side: Side) -> str | None:
+        """Return why no order of this side may leave for a symbol, None if orders may.
+
+        Read before every order, so it stays cheap.
+        """
         halted = _first_line(self._halt_path)
         if halted is not None:
             return f"halted: {halted}"
         stopped = _first_line(self._stops_path / symbol)
-        return None if stopped is None else f"{symbol} is stopped: {stopped}"
+        if stopped is not None:
+            return f"{symbol} is stopped: {stopped}"
+        entries = _first_line(self._stops_path / ENTRIES) if side is Side.BUY else None
+        return None if entries is None else f"all entries are stopped: {entries}"
 
     def _check_identity(self, identity: Identity, formerly: str | None) -> None:
         known = self.identity()

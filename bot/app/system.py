@@ -51,8 +51,9 @@ from bot.domain.kline import INTERVALS_MS
 from bot.domain.money import add, plain
 from bot.domain.order_id import order_prefix
 from bot.gateway import OrderGateway
-from bot.messages import BalancesReported, Flatten, Notice, RulesChanged
+from bot.messages import BalancesReported, Compared, Flatten, Notice, RulesChanged
 from bot.ports import Consequence, Exchange, ExchangeError, ExchangeUnavailable, StoreError
+from bot.reconciler import Reconciler
 from bot.simulator import SimulatedExchange, SimulatorConfig
 from bot.supervision import ActorSystem, Address, KillRefused, NotRunning, SystemClock
 
@@ -124,6 +125,7 @@ class BotSystem:
         self._idle: tuple[SymbolView, ...] = ()
         self._flattened: dict[str, int] = {}
         self._watch: MarketWatch | None = None
+        self._reconciler: Reconciler | None = None
         self._watchdog = Watchdog(self.trouble)
         self._system = ActorSystem(self._clock, lanes=LANES, on_event=self._on_event, on_escalate=self._on_escalate)
 
@@ -230,7 +232,7 @@ class BotSystem:
             memories=self.memories,
             handler_deadline_ms=settings.handler_deadline_ms,
             on_quarantine=settings.on_quarantine,
-            account=self._account_parts(account, urls),
+            account=self._account_parts(account, urls, rules),
             market=self._watch,
         )
         # Said when nothing is left to refuse, before anything is bought.
@@ -377,14 +379,33 @@ class BotSystem:
         usable = Decimal(wallet) if capital is None else min(Decimal(wallet), capital)
         self._journal.set_note(START_CASH_NOTE, plain(usable))
 
-    def _account_parts(self, account: BinanceExchange | None, urls: Urls) -> AccountParts | None:
+    def _account_parts(
+        self, account: BinanceExchange | None, urls: Urls, rules: Mapping[str, SymbolRules]
+    ) -> AccountParts | None:
         if account is None:
             return None
+        assert self._journal is not None
         settings = self.settings
         stream = account.stream(urls.ws_api, self._on_bad_frame, urls.listen_key_ws) if urls.ws_api else None
-        return AccountParts(
-            AccountSettings(order_prefix(settings.bot_id, settings.mode.value), settings.symbols), stream
+        prefix = order_prefix(settings.bot_id, settings.mode.value)
+        self._reconciler = Reconciler(
+            account,
+            self._journal,
+            rules,
+            settings.symbols,
+            prefix,
+            Decimal(self._journal.get_note(START_CASH_NOTE) or "0"),
+            settings.mode is Mode.TESTNET,
+            self._clock.now_ms,
         )
+        return AccountParts(AccountSettings(prefix, settings.symbols), stream, self._compare, self.directory)
+
+    def _compare(self) -> Compared:
+        assert self._reconciler is not None
+        try:
+            return self._reconciler.compare().told
+        except (ExchangeError, StoreError) as error:
+            return Compared(error=str(error))
 
     def _reached(self, question: Callable[[], T], where: str) -> T:
         """Ask a question that the start depends on; an exchange that is away gets some seconds to come back."""

@@ -204,7 +204,8 @@ class _Comparison:
         brought since, and of the cash what it had, as far as the account has it: the coins that a reset gives are
         foreign. With an order of unknown fate it waits.
         """
-        book, account, seen = self._book, self._account, self._before.last_trade_ids
+        book, account = self._book, self._account
+        seen = {symbol: last for symbol, last in self._before.last_trade_ids.items() if last}
         if not book.may_reset or not account.denied or book.unresolved or not seen:
             return None
         if any(account.newest_trade_ids.get(symbol, 0) >= last for symbol, last in seen.items()):

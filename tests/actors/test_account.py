@@ -11,16 +11,20 @@ from bot.domain.order import OrderReport, OrderStatus, Side
 from bot.messages import (
     BalanceMoved,
     BalancesReported,
+    Compare,
+    Compared,
     Connect,
     ConnectionEnded,
     ConnectionOpened,
     ExecutionReported,
     Notice,
+    OrderEnded,
     ResolveOrders,
+    SymbolStopped,
 )
 from bot.ports import StreamClosed
 from bot.supervision.testing import ManualClock, RecordingContext
-from tests.support.builders import NOON, a_fill
+from tests.support.builders import NOON, a_fill, an_adjustment
 
 ORDER = "bh-1"
 TRADER = addresses.trader("BTCUSDT")
@@ -52,11 +56,28 @@ class ScriptedStream:
         return self.next.pop(0)
 
 
+class Stops:
+    def __init__(self):
+        self.reasons = {}
+
+    def stopped_symbols(self):
+        return dict(self.reasons)
+
+    def stop_symbol(self, symbol, reason):
+        self.reasons.setdefault(symbol, reason)
+
+    def free_symbol(self, symbol):
+        return self.reasons.pop(symbol, None) is not None
+
+
 class Bench:
     def __init__(self):
         self.clock = ManualClock(NOON)
         self.stream = ScriptedStream()
         self.cell = Cell(AccountMemory())
+        self.comparisons = []
+        self.compared = 0
+        self.stops = Stops()
         self.epoch = 0
         self.restart()
 
@@ -64,8 +85,12 @@ class Bench:
         self.epoch += 1
         self.context = RecordingContext(addresses.ACCOUNT, self.clock, self.epoch)
         settings = AccountSettings(prefix="bh-", symbols=("BTCUSDT", "ETHUSDT"))
-        self.actor = AccountActor(self.context, settings, self.cell, self.stream)
+        self.actor = AccountActor(self.context, settings, self.cell, self.stream, self.compare, self.stops)
         self.actor.started()
+
+    def compare(self):
+        self.compared += 1
+        return self.comparisons.pop(0) if self.comparisons else Compared()
 
     def take(self, *messages):
         for message in messages:
@@ -83,6 +108,12 @@ class Bench:
             target()
         self.context.threads.clear()
         self.take(*self.told(addresses.ACCOUNT))
+
+    def ring(self, ms):
+        self.clock.advance(ms)
+        due, self.context.due = self.context.due, []
+        self.take(*due)
+        self.read_thread()
 
     def told(self, to=TRADER):
         sent = self.context.sent_to(to)
@@ -170,10 +201,10 @@ def test_once_it_is_open_every_trader_asks_what_it_missed(bench):
 def test_it_is_opened_again_after_a_wait_that_grows(bench):
     for number, wait_ms in enumerate((250, 500, 1_000), start=1):
         bench.take(ConnectionEnded(number, "cut"))
-        assert bench.context.armed[-1] == (wait_ms, Connect())
+        assert [armed for armed in bench.context.armed if armed[1] == Connect()][-1] == (wait_ms, Connect())
         bench.take(Connect())
     bench.take(ConnectionOpened(4), ConnectionEnded(4, "cut"))
-    assert bench.context.armed[-1][0] == 250
+    assert [ms for ms, message in bench.context.armed if message == Connect()][-1] == 250
     assert len(bench.notices()) == 2, "one for each time that it was lost, none for attempts that failed"
 
 
@@ -192,3 +223,91 @@ def test_the_next_incarnation_connects_anew_and_closes_the_last_ones(bench):
     for _, target in bench.context.threads:
         target()
     assert connection.closings > 0
+
+
+# The book against the account
+
+
+MISSING = ("BTCUSDT", "BTCUSDT: the account holds 1 BTC, 0.5 less than the bot's 1.5")
+
+
+def test_the_books_are_compared_before_anything_else_and_every_five_minutes(bench):
+    assert (bench.compared, bench.cell.value.compared_ms) == (1, NOON)
+    assert bench.context.armed[0] == (300_000, Compare())
+    bench.ring(300_000)
+    assert bench.compared == 2
+
+
+def test_coins_that_are_missing_twice_in_a_row_stop_their_symbol_once(bench):
+    for _ in range(3):
+        bench.take(Compared(stops=(MISSING,), lines=(MISSING[1],)))
+    assert bench.stops.reasons == dict([MISSING])
+    stopped = SymbolStopped("trader/BTCUSDT", *MISSING, NOON)
+    assert bench.told(addresses.BRIDGE) == [stopped]
+    assert bench.told(addresses.MONITOR).count(stopped) == 1
+
+
+def test_at_the_start_what_is_missing_is_looked_for_twice_at_once(bench):
+    bench.comparisons = [Compared(stops=(MISSING,))] * 2
+    bench.restart()
+    assert bench.stops.reasons == dict([MISSING])
+
+
+def test_what_was_missing_only_once_stops_nothing(bench):
+    bench.take(Compared(stops=(MISSING,)))
+    assert bench.context.armed[-1] == (2_000, Compare()), "looked at again soon"
+    bench.take(Compared())
+    bench.take(Compared(stops=(MISSING,)))
+    assert bench.stops.reasons == {}
+
+
+def test_missing_quote_stops_all_entries(bench):
+    missing = ("", "all entries: the account holds 5 USDT, 3 less than the bot's 8")
+    bench.take(Compared(stops=(missing,)), Compared(stops=(missing,)))
+    assert bench.told(addresses.BRIDGE)[0].name == "account"
+    assert bench.stops.reasons == dict([missing])
+
+
+def test_what_a_person_accepted_is_freed(bench):
+    bench.take(Compared(stops=(MISSING,)), Compared(stops=(MISSING,)), Compared(freed=("BTCUSDT",)))
+    assert bench.stops.reasons == {}
+
+
+def test_corrections_reach_those_who_keep_books(bench):
+    ours, idle = an_adjustment(), an_adjustment(symbol="LTCUSDT", adjustment_id="adj-2")
+    cash = an_adjustment("0", quote="-5", symbol="", adjustment_id="adj-3")
+    bench.take(Compared(adjustments=(ours, idle, cash)))
+    assert bench.told(addresses.PORTFOLIO) == [ours, idle, cash]
+    assert bench.told() == [ours]
+
+
+def test_late_executions_are_booked_by_their_trader_and_without_one_by_the_portfolio(bench):
+    report = OrderReport(ORDER, 7, "BTCUSDT", OrderStatus.EXPIRED, (fill(1),))
+    idle = OrderReport("bh-2", 8, "LTCUSDT", OrderStatus.EXPIRED, (fill(2),))
+    bench.take(Compared(reports=(report, idle)))
+    assert bench.told() == [report]
+    assert bench.told(addresses.PORTFOLIO) == [OrderEnded("bh-2", "LTCUSDT", "EXPIRED", (fill(2),), 0)]
+
+
+def test_a_finding_is_said_once_while_it_lasts(bench):
+    for _ in range(3):
+        bench.take(Compared(lines=("1 BTC is locked",)))
+    assert bench.notices() == ["1 BTC is locked"]
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [step(order_id="web_1"), BalanceMoved("BTC", Decimal(1), NOON), ConnectionOpened(1)],
+    ids=lambda s: type(s).__name__,
+)
+def test_a_sign_of_something_foreign_brings_the_comparison_forward_once(bench, sign):
+    bench.take(sign, sign)
+    bench.ring(2_000)
+    bench.ring(100_000)
+    assert bench.compared == 2
+
+
+def test_where_the_exchange_did_not_answer_it_is_asked_again_soon(bench):
+    bench.take(Compared(error="away"))
+    assert bench.context.armed[-1] == (2_000, Compare())
+    assert any("not compared yet: away" in text for text in bench.notices())

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from bot.app.data_directory import DataDirectory, DataDirectoryError, Identity
+from bot.domain.order import Side
 
 DEMO = Identity(mode="demo", exchange="simulated", account="paper", bot_id="bulkhead")
 HOLDER = """
@@ -236,16 +237,16 @@ def test_a_stopped_symbol_refuses_its_own_orders_over_restarts_until_it_is_freed
     directory.stop_symbol("BTCUSDT", "0.5 BTC are missing")
     directory.stop_symbol("BTCUSDT", "a later reason")
     again = DataDirectory(directory.path)
-    assert again.refusal("BTCUSDT") == "BTCUSDT is stopped: 0.5 BTC are missing"
-    assert again.refusal("ETHUSDT") is None
+    assert again.refusal("BTCUSDT", Side.SELL) == "BTCUSDT is stopped: 0.5 BTC are missing"
+    assert again.refusal("ETHUSDT", Side.SELL) is None
     assert again.stopped_symbols() == {"BTCUSDT": "0.5 BTC are missing"}
     assert (again.free_symbol("BTCUSDT"), again.free_symbol("BTCUSDT")) == (True, False)
-    assert (directory.refusal("BTCUSDT"), directory.stopped_symbols()) == (None, {})
+    assert (directory.refusal("BTCUSDT", Side.SELL), directory.stopped_symbols()) == (None, {})
 
 
 def test_a_halt_refuses_every_symbol(directory):
     directory.halt("by hand")
-    assert directory.refusal("BTCUSDT") == directory.refusal("ETHUSDT") == "halted: by hand"
+    assert directory.refusal("BTCUSDT", Side.SELL) == directory.refusal("ETHUSDT", Side.SELL) == "halted: by hand"
 
 
 def test_selling_all_is_wished_for_over_restarts_until_it_is_done_or_called_off(directory):
@@ -257,3 +258,12 @@ def test_selling_all_is_wished_for_over_restarts_until_it_is_done_or_called_off(
     assert directory.halted() == "by hand", "the first reason stands"
     directory.resume()
     assert (directory.is_flattening(), directory.halted()) == (False, None)
+
+
+def test_stopped_entries_let_exits_leave(directory):
+    directory.stop_symbol("", "3 USDT are missing")
+    assert directory.refusal("BTCUSDT", Side.BUY) == "all entries are stopped: 3 USDT are missing"
+    assert directory.refusal("BTCUSDT", Side.SELL) is None
+    assert directory.stopped_symbols() == {"": "3 USDT are missing"}
+    assert directory.free_symbol("")
+    assert directory.refusal("BTCUSDT", Side.BUY) is None

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from bot.domain.decision import Decision
 from bot.domain.kline import Kline
-from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Trade
+from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side, Trade
 from bot.domain.sizing import SizingParameters, paper_fill
 from bot.ports import ExchangeUnavailable, OrderInDoubt, OrderNotSent, OrderRejected, StoreError, at_once
 from bot.supervision.testing import ManualClock
@@ -134,7 +134,7 @@ class ScriptedExchange:
 class NoHalt:
     reason: str | None = None
 
-    def refusal(self, symbol: str) -> str | None:
+    def refusal(self, symbol: str, side: Side) -> str | None:
         return None if self.reason is None else f"halted: {self.reason}"
 
 

@@ -183,6 +183,11 @@ class BinanceExchange(PublicCalls):
                 return [_account_trade(trade) for trade in trades]
             params = {"fromId": str(page[-1].id + 1)}
 
+    def newest_trade_id(self, symbol: str) -> int:
+        """Return the id of the newest execution, 0 where there was none. Raises as the port says of reads."""
+        rows = self.read("myTrades", {"symbol": symbol, "limit": "1"}, list[AccountTradeReply])
+        return max((row.id for row in rows), default=0)
+
     def place(self, intent: OrderIntent, leave: Leave = at_once) -> OrderReport:
         """Send an order and return its final report with every fill as the exchange reported it.
 

@@ -14,7 +14,8 @@ from bot.adapters.sqlite.database import Database, Migration
 from bot.domain.decision import Decision, Run
 from bot.domain.money import plain
 from bot.domain.strategy import Thresholds
-from bot.supervision import ActorFailed, ActorQuarantined, ActorRestarted, ActorStarted, ActorStopped, DeadLetter, Event
+from bot.messages import BookEvent, SymbolStopped
+from bot.supervision import ActorFailed, ActorQuarantined, ActorRestarted, ActorStarted, ActorStopped, DeadLetter
 
 REASONS: Migration = (
     """
@@ -146,7 +147,7 @@ def write_decisions(connection: sqlite3.Connection, decisions: Iterable[Decision
     )
 
 
-def write_events(connection: sqlite3.Connection, events: Iterable[Event]) -> None:
+def write_events(connection: sqlite3.Connection, events: Iterable[BookEvent]) -> None:
     """Store events about actors, each once."""
     connection.executemany(
         "INSERT INTO actor_events (name, time, event, number, detail) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -206,12 +207,12 @@ def _number(text: str | None) -> Decimal | None:
     return None if text is None else Decimal(text)
 
 
-def _event_row(event: Event) -> tuple[Any, ...]:
+def _event_row(event: BookEvent) -> tuple[Any, ...]:
     number = event.number if isinstance(event, DeadLetter) else getattr(event, "epoch", 0)
     return event.name, event.time, type(event).__name__, number, _event_detail(event)
 
 
-def _event_detail(event: Event) -> str:
+def _event_detail(event: BookEvent) -> str:
     match event:
         case ActorStarted():
             said = f"epoch {event.epoch}"
@@ -221,7 +222,7 @@ def _event_detail(event: Event) -> str:
             said = f"epoch {event.epoch} in {event.phase} {event.message_type}: {event.error}"
         case ActorRestarted():
             said = f"epoch {event.epoch}, restart {event.restarts}, down for {event.downtime_ms} ms"
-        case ActorQuarantined():
+        case ActorQuarantined() | SymbolStopped():
             said = event.reason
         case DeadLetter():
             said = f"{event.message_type} given up after {event.attempts} attempts: {event.error}"

@@ -18,7 +18,7 @@ from bot.domain.decision import Decision, Run
 from bot.domain.kline import Kline, kline_key
 from bot.domain.money import plain
 from bot.domain.order import Side, Trade
-from bot.supervision import Event
+from bot.messages import BookEvent
 
 MIGRATIONS: Sequence[Migration] = (
     (
@@ -124,7 +124,7 @@ class SqliteStore(DatabaseOwner):
         klines: Sequence[Kline],
         trades: Sequence[Trade],
         decisions: Sequence[Decision] = (),
-        events: Sequence[Event] = (),
+        events: Sequence[BookEvent] = (),
     ) -> None:
         """Store all in one transaction. A kline replaces the one of its key; all else stays as it was first written."""
         kline_rows = [_kline_row(kline) for kline in klines]

@@ -1,0 +1,250 @@
+"""The one way by which the book is compared with the account, and by which differences are booked.
+
+What a difference means is decided in `bot.domain.reconcile`; this asks the exchange, and writes what was found into the
+journal before anybody is told of it.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from decimal import Decimal
+
+import msgspec
+
+from bot.domain.account import AccountOrder, AccountTrade
+from bot.domain.adjustment import Adjustment, in_order
+from bot.domain.filters import SymbolRules
+from bot.domain.findings import Accepted, LateFill, Look
+from bot.domain.money import add
+from bot.domain.order import Fill, OrderReport, OrderStatus
+from bot.domain.position import Position, quote_change
+from bot.domain.reconcile import AccountView, BookView, reconcile, third_asset_commissions
+from bot.messages import Compared
+from bot.ports import Account, OrderJournal
+
+RECONCILED_NOTE = "reconciled"
+"""Under which the journal keeps what the last look left behind."""
+
+ONE_BY_ONE = 5
+"""So many unknown orders are asked for by their ids; more are read from the list of all orders."""
+
+_MINUTE_MS = 60_000
+_accepted = msgspec.json.Decoder(Accepted)
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """One look, and what of it was written into the journal: whoever keeps books in memory has to be told that.
+
+    `reports` hold executions found late, by their orders, which their traders book; `adjustments` are corrections;
+    `stops` say why which symbols must not trade on (an empty symbol: all entries); `freed` are those whose differences
+    a person accepted.
+    """
+
+    book: BookView
+    account: AccountView
+    look: Look
+    reports: tuple[OrderReport, ...] = ()
+    adjustments: tuple[Adjustment, ...] = ()
+    stops: Mapping[str, str] = {}
+    freed: frozenset[str] = frozenset()
+
+    @property
+    def told(self) -> Compared:
+        """What those who keep books in memory have to know."""
+        return Compared(
+            reports=self.reports,
+            adjustments=self.adjustments,
+            stops=tuple(self.stops.items()),
+            freed=tuple(sorted(self.freed)),
+            lines=tuple(finding.line for finding in self.look.findings),
+        )
+
+
+class Reconciler:
+    """Compares and books. Thread-safe; calls block while the exchange does, and are made one after another.
+
+    `rules` has every symbol that the book ever held, `start_cash` is what it began with; `symbols` are those that have
+    a trader, which books what was found late. `may_reset`: a testnet.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        journal: OrderJournal,
+        rules: Mapping[str, SymbolRules],
+        symbols: Collection[str],
+        order_prefix: str,
+        start_cash: Decimal,
+        may_reset: bool,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._account = account
+        self._journal = journal
+        self._rules = dict(rules)
+        self._symbols = frozenset(symbols)
+        self._quote_asset = next(iter(self._rules.values())).quote_asset
+        self._order_prefix = order_prefix
+        self._start_cash = start_cash
+        self._may_reset = may_reset
+        self._now_ms = now_ms
+        self._ordered: set[str] = set()  # symbols of which the journal has orders
+        self._began_behind: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def compare(self) -> Comparison:
+        """Look, and book what can be explained. Raises as `Account` does, and StoreError."""
+        with self._lock:
+            return self._booked(*self._look())
+
+    def accept(self, symbol: str | None = None) -> Comparison:
+        """Look, and book also what cannot be explained: of one symbol ("": of the quote asset), or everything.
+
+        Raises as `Account` does, and StoreError.
+        """
+        with self._lock:
+            book, account, look = self._look()
+            now = self._now_ms()
+            adjustments, accepted = look.accept(now, symbol)
+            stopped = frozenset(look.stops)
+            freed = stopped if symbol is None else frozenset({symbol})
+            return self._booked(book, account, look, adjustments, accepted, freed)
+
+    def _booked(
+        self,
+        book: BookView,
+        account: AccountView,
+        look: Look,
+        more: tuple[Adjustment, ...] = (),
+        accepted: Accepted | None = None,
+        freed: frozenset[str] = frozenset(),
+    ) -> Comparison:
+        adjustments = (*look.adjustments(self._now_ms()), *more)
+        for adjustment in adjustments:
+            self._journal.adjust(adjustment)
+        reports = _reports(finding.fill for finding in look.findings if isinstance(finding, LateFill))
+        for report in reports:
+            if report.symbol not in self._symbols:
+                self._journal.amend(report.client_order_id, report.fills)
+        kept = accepted or look.accepted
+        # Executions from before the book began are nobody's: only where they end is remembered.
+        kept = msgspec.structs.replace(kept, last_trade_ids={**self._began_behind, **kept.last_trade_ids})
+        self._journal.set_note(RECONCILED_NOTE, msgspec.json.encode(kept).decode())
+        return Comparison(
+            book=book,
+            account=account,
+            look=look,
+            reports=reports,
+            adjustments=adjustments,
+            stops={symbol: line for symbol, line in look.stops.items() if symbol not in freed},
+            freed=freed,
+        )
+
+    def _look(self) -> tuple[BookView, AccountView, Look]:
+        book = self._read_book()
+        account = self._read_account(book)
+        return book, account, reconcile(book, account)
+
+    def _read_book(self) -> BookView:
+        # Asked before the settled ones: an order that is settled meanwhile is then in both, not in neither.
+        unresolved = self._journal.unresolved()
+        settled = list(self._journal.settled())
+        fills = [fill for entry in settled for fill in entry.fills]
+        cash = self._start_cash
+        positions = dict.fromkeys(self._rules, Position())
+        for change in in_order(fills, self._journal.adjustments()):
+            if isinstance(change, Fill):
+                rules = self._rules[change.symbol]
+                positions[change.symbol] = positions[change.symbol].after(change, rules)
+                cash = add(cash, quote_change(change, rules.quote_asset))
+            else:
+                if change.symbol:
+                    positions[change.symbol] = positions[change.symbol].adjusted(change)
+                cash = add(cash, change.quote)
+        noted = self._journal.get_note(RECONCILED_NOTE)
+        intents = [entry.intent for entry in (*unresolved, *settled)]
+        self._ordered = {intent.symbol for intent in intents}
+        return BookView(
+            positions={symbol: position.quantity for symbol, position in positions.items()},
+            cash=cash,
+            quote_asset=self._quote_asset,
+            rules=self._rules,
+            order_prefix=self._order_prefix,
+            accepted=None if noted is None else _accepted.decode(noted),
+            unresolved=frozenset(entry.intent.symbol for entry in unresolved),
+            orders={(fill.symbol, fill.order_id): fill.client_order_id for fill in fills},
+            client_order_ids=frozenset(intent.client_order_id for intent in intents),
+            fills=frozenset((fill.client_order_id, fill.trade_id) for fill in fills),
+            commissions=third_asset_commissions(fills, self._rules),
+            may_reset=self._may_reset,
+        )
+
+    def _read_account(self, book: BookView) -> AccountView:
+        seen = book.accepted.last_trade_ids if book.accepted is not None else {}
+        balances = self._account.balances()
+        locked = {asset for asset, (_, amount) in balances.items() if amount}
+        trades: list[AccountTrade] = []
+        orders: list[AccountOrder] = []
+        open_orders: list[AccountOrder] = []
+        newest: dict[str, int] = {}
+        denied: set[str] = set()
+        self._began_behind = {}
+        for symbol, rules in self._rules.items():
+            rows = self._trades(symbol, seen.get(symbol))
+            newest[symbol] = max((row.trade_id for row in rows), default=0)
+            is_behind = symbol in seen and newest[symbol] < seen[symbol]
+            fresh = [row for row in rows if is_behind or row.trade_id > seen.get(symbol, 0)]
+            trades += fresh
+            orders += self._orders(symbol, fresh, book)
+            if is_behind and self._may_reset:
+                denied |= self._denied(symbol, book)
+            if {rules.base_asset, rules.quote_asset} & locked:
+                open_orders += self._account.open_orders(symbol)
+        return AccountView(
+            balances=balances,
+            orders=tuple(orders),
+            open_orders=tuple(open_orders),
+            trades=tuple(trades),
+            newest_trade_ids=newest,
+            denied=frozenset(denied),
+        )
+
+    def _trades(self, symbol: str, last_seen: int | None) -> list[AccountTrade]:
+        """Return the executions from the last seen one on; all there are, where that one is not there any more."""
+        if last_seen is None:
+            if symbol in self._ordered:
+                return self._account.trades_since(symbol, from_id=0)
+            self._began_behind[symbol] = self._account.newest_trade_id(symbol)
+            return []
+        rows = self._account.trades_since(symbol, from_id=last_seen)
+        if rows or not self._may_reset:
+            return rows
+        return self._account.trades_since(symbol, from_id=0)
+
+    def _orders(self, symbol: str, trades: Iterable[AccountTrade], book: BookView) -> list[AccountOrder]:
+        """Return the orders of executions of which the book does not say whose they are."""
+        unknown = {trade.order_id: trade for trade in trades if (symbol, trade.order_id) not in book.orders}
+        if len(unknown) > ONE_BY_ONE:
+            return self._account.orders_since(symbol, min(t.time for t in unknown.values()) - _MINUTE_MS)
+        found = (self._account.order_by_id(symbol, order_id) for order_id in unknown)
+        return [order for order in found if order is not None]
+
+    def _denied(self, symbol: str, book: BookView) -> set[str]:
+        """Return the bot's newest order of a symbol, if the exchange says that there is no such order."""
+        ids = [order_id for known, order_id in book.orders if known == symbol]
+        if not ids:
+            return set()
+        newest = max(ids)
+        name = book.orders[symbol, newest]
+        found = self._account.order_by_id(symbol, newest)
+        return set() if found is not None and found.client_order_id == name else {name}
+
+
+def _reports(late: Iterable[Fill]) -> tuple[OrderReport, ...]:
+    """Return late executions by their orders. The status says nothing: the journal keeps the one it has."""
+    by_order: dict[str, list[Fill]] = defaultdict(list)
+    for fill in late:
+        by_order[fill.client_order_id].append(fill)
+    return tuple(
+        OrderReport(order_id, fills[0].order_id, fills[0].symbol, OrderStatus.EXPIRED, tuple(fills), "found late")
+        for order_id, fills in by_order.items()
+    )

@@ -1,0 +1,194 @@
+"""The book against an account at the strict simulated exchange, over real sockets."""
+
+from decimal import Decimal
+
+import pytest
+
+from bot.adapters.sqlite import SqliteJournal
+from bot.domain.order import OrderStatus, Side
+from bot.domain.order_id import order_prefix
+from bot.gateway import OrderGateway
+from bot.reconciler import RECONCILED_NOTE, Reconciler
+from bot.simulator import SimulatedExchange, SimulatorConfig
+from bot.supervision.testing import ManualClock, RecordingContext
+from tests.adapters.test_against_simulator import Simulator
+from tests.support.builders import NOON, an_intent
+from tests.support.doubles import NoHalt
+
+PREFIX = order_prefix("bot", "testnet")
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+
+
+class Bench:
+    def __init__(self, simulator, journal, symbols=SYMBOLS):
+        self.simulator = simulator
+        self.exchange = simulator.exchange()
+        self.journal = journal
+        self.gateway = OrderGateway(self.exchange, journal, NoHalt())
+        self.fence = RecordingContext(clock=ManualClock(NOON))
+        self.rules = self.exchange.rules(SYMBOLS)
+        self.start_cash = self.exchange.free_balance("USDT")
+        self.times = iter(range(NOON, NOON + 1000))
+        self.symbols = symbols
+        self.number = 0
+        self.new_process()
+
+    def new_process(self):
+        self.reconciler = Reconciler(
+            self.exchange,
+            self.journal,
+            self.rules,
+            self.symbols,
+            PREFIX,
+            self.start_cash,
+            may_reset=True,
+            now_ms=lambda: next(self.times),
+        )
+
+    def order(self, side="BUY", quantity="0.01", symbol="BTCUSDT", prefix=PREFIX):
+        self.number += 1
+        return an_intent(
+            client_order_id=f"{prefix}{self.number}", symbol=symbol, side=Side(side), quantity=Decimal(quantity)
+        )
+
+    def trade(self, *arguments, **more):
+        outcome = self.gateway.submit(self.order(*arguments, **more), self.fence)
+        assert outcome.status is OrderStatus.FILLED
+        return outcome
+
+    def by_hand(self, *arguments, **more):
+        """Somebody else's order on the same account."""
+        return self.exchange.place(self.order(*arguments, **more, prefix="web-"))
+
+
+@pytest.fixture
+def bench(tmp_path):
+    running = SimulatedExchange(SimulatorConfig(symbols=SYMBOLS, interval_ms=1000, seed=7))
+    simulator = Simulator(running.start())
+    with SqliteJournal(tmp_path / "orders.db") as journal:
+        yield Bench(simulator, journal)
+    running.stop()
+
+
+def lines(comparison):
+    return [finding.line for finding in comparison.look.findings]
+
+
+def test_the_bot_s_own_trades_are_no_difference(bench):
+    bench.reconciler.compare()
+    bench.trade("BUY", "0.02")
+    bench.trade("SELL", "0.01")
+    bench.trade("BUY", "0.5", "ETHUSDT")
+    assert lines(bench.reconciler.compare()) == []
+    bench.new_process()
+    assert lines(bench.reconciler.compare()) == []
+
+
+def test_what_was_there_before_the_book_is_foreign_and_its_history_is_left_alone(bench):
+    bench.simulator.post("/sim/balance", asset="BTC", free="3")
+    bench.by_hand("BUY", "0.01")
+    bench.start_cash = bench.exchange.free_balance("USDT")
+    bench.new_process()
+    comparison = bench.reconciler.compare()
+    assert (lines(comparison), comparison.account.trades) == ([], ())
+    bench.trade("BUY", "0.01")
+    assert lines(bench.reconciler.compare()) == []
+
+
+def test_coins_that_somebody_sold_stop_the_symbol_until_a_person_accepts_it(bench):
+    bench.reconciler.compare()
+    bench.trade("BUY", "0.02")
+    bench.by_hand("SELL", "0.015")
+    comparison = bench.reconciler.compare()
+    assert list(comparison.stops) == ["BTCUSDT"]
+    assert "orders that are not the bot's took 0.015 of it" in comparison.stops["BTCUSDT"]
+    assert list(bench.reconciler.compare().stops) == ["BTCUSDT"], "it stays so"
+    accepted = bench.reconciler.accept("BTCUSDT")
+    (adjustment,) = accepted.adjustments
+    assert (adjustment.symbol, accepted.freed, accepted.stops) == ("BTCUSDT", {"BTCUSDT"}, {})
+    held = sum(bench.exchange.balances()["BTC"])
+    assert Decimal("0.01998") + adjustment.quantity == held
+    assert lines(bench.reconciler.compare()) == []
+
+
+def test_what_somebody_bought_or_paid_in_is_foreign(bench):
+    bench.reconciler.compare()
+    bench.trade("BUY", "0.02")
+    bench.simulator.post("/sim/balance", asset="USDT", free="50000")
+    bench.by_hand("BUY", "0.05")
+    comparison = bench.reconciler.compare()
+    assert comparison.stops == {}
+    assert any("orders that are not the bot's" in line for line in lines(comparison))
+    bench.by_hand("SELL", "0.04")
+    assert bench.reconciler.compare().stops == {}, "those were his own coins"
+
+
+def test_an_order_that_was_settled_as_never_placed_and_was_executed_is_found(bench):
+    bench.reconciler.compare()
+    intent = bench.order("BUY", "0.01")
+    bench.journal.record(intent)
+    bench.gateway._settle(intent, OrderStatus.NOT_PLACED, "a mistake")
+    report = bench.exchange.place(intent)
+    comparison = bench.reconciler.compare()
+    (found,) = comparison.reports
+    assert (found.client_order_id, found.fills) == (intent.client_order_id, report.fills)
+    assert comparison.stops == {}
+    assert bench.gateway.take(found).fills == report.fills
+    assert lines(bench.reconciler.compare()) == []
+
+
+def test_what_is_found_late_of_a_symbol_without_a_trader_is_booked_at_once(bench):
+    bench.symbols = ("ETHUSDT",)
+    bench.new_process()
+    bench.reconciler.compare()
+    intent = bench.order("BUY", "0.01")
+    bench.journal.record(intent)
+    bench.gateway._settle(intent, OrderStatus.NOT_PLACED, "a mistake")
+    report = bench.exchange.place(intent)
+    bench.reconciler.compare()
+    assert bench.journal.entry(intent.client_order_id).fills == report.fills
+
+
+def test_an_order_under_the_bot_s_mark_that_it_did_not_send_stops_the_symbol(bench):
+    bench.reconciler.compare()
+    bench.exchange.place(bench.order("BUY", "0.01"))
+    comparison = bench.reconciler.compare()
+    assert "carries this bot's mark and is not in its journal" in comparison.stops["BTCUSDT"]
+    assert bench.reconciler.accept().stops == {}
+    assert lines(bench.reconciler.compare()) == []
+
+
+def test_nothing_is_said_of_a_symbol_whose_order_is_of_unknown_fate(bench):
+    bench.reconciler.compare()
+    bench.simulator.fault("order_executed_no_reply")
+    bench.gateway.submit(bench.order("BUY", "0.01"), bench.fence)
+    comparison = bench.reconciler.compare()
+    assert (comparison.stops, comparison.reports) == ({}, ())
+    bench.gateway.resolve(f"{PREFIX}{bench.number}")
+    assert lines(bench.reconciler.compare()) == []
+
+
+def test_a_reset_of_the_testnet_takes_the_positions_away_and_is_no_theft(bench):
+    bench.reconciler.compare()
+    for symbol, quantity in (("BTCUSDT", "0.02"), ("ETHUSDT", "0.5")):
+        bench.trade("BUY", quantity, symbol)
+        bench.trade("BUY", quantity, symbol)
+    bench.reconciler.compare()
+    bench.simulator.post("/sim/reset")
+    comparison = bench.reconciler.compare()
+    assert ["testnet was reset" in line for line in lines(comparison)] == [True]
+    assert comparison.stops == {}
+    assert {adjustment.symbol for adjustment in comparison.adjustments} >= {"BTCUSDT", "ETHUSDT"}
+    assert lines(bench.reconciler.compare()) == []
+    bench.trade("BUY", "0.01")
+    bench.trade("SELL", "0.005")
+    assert lines(bench.reconciler.compare()) == []
+
+
+def test_what_was_found_is_written_before_it_is_told(bench):
+    bench.reconciler.compare()
+    assert bench.journal.get_note(RECONCILED_NOTE)
+    bench.trade("BUY", "0.02")
+    bench.by_hand("SELL", "0.019")
+    accepted = bench.reconciler.accept()
+    assert bench.journal.adjustments() == list(accepted.adjustments)
