@@ -8,6 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 
@@ -15,7 +16,7 @@ from bot.domain.account import AccountOrder, AccountTrade
 from bot.domain.adjustment import Adjustment, in_order
 from bot.domain.filters import SymbolRules
 from bot.domain.findings import Accepted, LateFill, Look
-from bot.domain.money import add
+from bot.domain.money import ZERO, add, plain, subtract
 from bot.domain.order import Fill, OrderReport, OrderStatus
 from bot.domain.position import Position, quote_change
 from bot.domain.reconcile import AccountView, BookView, reconcile, third_asset_commissions
@@ -47,6 +48,33 @@ class Comparison(msgspec.Struct, frozen=True):
     adjustments: tuple[Adjustment, ...] = ()
     stops: Mapping[str, str] = {}
     freed: frozenset[str] = frozenset()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the book beside the account, asset by asset, and what was found; decimals as strings."""
+        by_base = {rules.base_asset: symbol for symbol, rules in self.book.rules.items()}
+        rows = []
+        for asset in (*by_base, self.book.quote_asset):
+            symbol = by_base.get(asset, "")
+            held = self.book.positions.get(symbol, ZERO) if symbol else self.book.cash
+            free, locked = self.account.balances.get(asset, (ZERO, ZERO))
+            rows.append(
+                {
+                    "asset": asset,
+                    "symbol": symbol,
+                    "book": plain(held),
+                    "free": plain(free),
+                    "locked": plain(locked),
+                    "beside": plain(subtract(add(free, locked), held)),
+                    "unknown": symbol in self.book.unresolved if symbol else bool(self.book.unresolved),
+                }
+            )
+        return {
+            "assets": rows,
+            "findings": [finding.line for finding in self.look.findings],
+            "stops": dict(self.stops),
+            "freed": sorted(self.freed),
+            "adjustments": [adjustment.reason for adjustment in self.adjustments],
+        }
 
     @property
     def told(self) -> Compared:

@@ -85,18 +85,18 @@ def _refusal(text: str) -> bytes:
     return json.dumps({"error": text}).encode() + b"\n"
 
 
-def ask(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Send a request to the bot that listens at `path` and return its answer.
+def ask(path: Path, request: Mapping[str, Any], seconds: float = _TIMEOUT_S) -> dict[str, Any]:
+    """Send a request to the bot that listens at `path` and return its answer, which may take so many seconds.
 
     Raises ControlError if nobody listens there, the answer does not come, or it is a refusal.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_TIMEOUT_S)
+            connection.settimeout(seconds)
             with _short(path) as short:
                 connection.connect(short)
             connection.sendall(json.dumps(request).encode() + b"\n")
-            answer = json.loads(_read_line(connection, _TIMEOUT_S, limit=None))
+            answer = json.loads(_read_line(connection, seconds, limit=None))
     except (OSError, ValueError) as error:
         raise ControlError(f"the running bot does not answer at {path}: {error}") from None
     if "error" in answer:

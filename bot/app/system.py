@@ -400,6 +400,16 @@ class BotSystem:
         )
         return AccountParts(AccountSettings(prefix, settings.symbols), stream, self._compare, self.directory)
 
+    def _on_reconcile(self, symbol: str | None, accept: bool) -> Mapping[str, Any]:
+        if self._reconciler is None:
+            raise ControlError(f"mode {self.settings.mode.value} has no account at an exchange to compare with")
+        try:
+            comparison = self._reconciler.accept(symbol) if accept else self._reconciler.compare()
+        except (ExchangeError, StoreError) as error:
+            raise ControlError(f"not compared: {error}") from None
+        self._system.tell(addresses.ACCOUNT, comparison.told)
+        return comparison.as_json()
+
     def _compare(self) -> Compared:
         assert self._reconciler is not None
         try:
@@ -484,12 +494,14 @@ class BotSystem:
             return {**self.snapshot().as_json(), "trouble": self.trouble(), "dead_letters": self._letters()}
         if command == "dead-letters":
             return self._on_dead_letters(str(request["action"]), request.get("number"))
+        if command == "reconcile":
+            return self._on_reconcile(request.get("symbol"), bool(request.get("accept")))
         if command == "flatten":
             self.flatten()
             held = [view.symbol for view in self.snapshot().symbols if view.position.quantity > 0]
             return {"done": f"selling all of {', '.join(held)}" if held else "nothing is held"}
         if command not in ("kill", "release"):
-            raise ControlError(f"unknown command {command!r}; known are status, dead-letters, flatten, kill, release")
+            raise ControlError(f"unknown command {command!r}; known are status, dead-letters, flatten, reconcile, kill, release")
         name = str(request["name"])
         address = Address.parse(name)
         if command == "kill":

@@ -20,11 +20,22 @@ from bot.app.control import ControlError, ask
 from bot.app.data_directory import DataDirectory, DataDirectoryError
 from bot.app.snapshot import stored_snapshot
 from bot.cli.invocation import typed
-from bot.cli.tables import dead_letters_table, klines_table, status_table, trades_table, wallet_table
+from bot.cli.tables import (
+    dead_letters_table,
+    klines_table,
+    reconcile_table,
+    status_table,
+    trades_table,
+    wallet_table,
+)
 from bot.config import Mode, load_settings
 from bot.domain.kline import Kline, kline_key
 from bot.domain.money import plain
 from bot.research.report import trade_json
+
+
+RECONCILE_WITHIN_S = 30.0
+"""The running bot asks the exchange, about every symbol."""
 
 
 def klines(arguments: argparse.Namespace) -> int:
@@ -132,6 +143,27 @@ def halt(arguments: argparse.Namespace) -> int:
         print("no bot runs there, so nothing was sold; this starts one that sells all of the bot's coins and stops:")
         print(f"  {_sell_all_command(directory)}")
     print(f"let orders leave again with: {typed('resume', data_dir=directory.path)}")
+    return 0
+
+
+def reconcile(arguments: argparse.Namespace) -> int:
+    """Print the bot's book beside the account at the exchange; with --accept book the difference and free the symbol."""
+    directory = _directory(arguments)
+    identity = directory.identity()
+    symbol, accept = arguments.symbol, arguments.accept
+    if directory.running_pid() is not None:
+        request = {"command": "reconcile", "symbol": symbol, "accept": accept}
+        found = ask(directory.control_socket, request, RECONCILE_WITHIN_S)
+    else:
+        from bot.app.reconciling import compare_by_hand
+
+        flags = {"mode": identity.mode if identity else None, "data_dir": directory.path}
+        found = compare_by_hand(load_settings(flags, arguments.config), directory, symbol, accept).as_json()
+    stopped = directory.stopped_symbols()
+    if arguments.json:
+        print(json.dumps({**found, "stopped": stopped}))
+    else:
+        Console().print(reconcile_table(found, stopped, directory.path))
     return 0
 
 

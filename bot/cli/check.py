@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Callable
 from functools import partial
+from functools import partial
 from pathlib import Path
 
 from bot.app.account import admit, limits_of_live
@@ -40,6 +41,9 @@ def check(arguments: argparse.Namespace) -> int:
     halted = DataDirectory(settings.directory).halted() if settings.directory.is_dir() else None
     if halted is not None:
         say("halt", lambda: _refuse_halted(halted, settings.directory))
+    stopped = DataDirectory(settings.directory).stopped_symbols()
+    for symbol, reason in stopped.items():
+        say(symbol or "entries", partial(_refuse_stopped, symbol, reason, settings.directory))
     if settings.mode is Mode.DEMO:
         say("exchange", lambda: "embedded, simulated; keys are made by it and the money is paper")
         return 0 if all_ok else 1
@@ -89,6 +93,11 @@ def _directory_line(directory: DataDirectory) -> str:
 
 def _refuse_halted(reason: str, path: Path) -> str:
     raise ConfigError(f"halted {reason}, so no order leaves; resume with: {typed('resume', data_dir=path)}")
+
+
+def _refuse_stopped(symbol: str, reason: str, path: Path) -> str:
+    fix = typed("reconcile", *([symbol] if symbol else []), "--accept", data_dir=path)
+    raise ConfigError(f"stopped: {reason}; accept it as it is with: {fix}")
 
 
 def _clock_line(offset_ms: int) -> str:

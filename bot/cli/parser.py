@@ -233,6 +233,15 @@ def _parser() -> argparse.ArgumentParser:
         if name == "halt":
             one.add_argument("--flatten", action="store_true", help="and have the bot sell all that it bought")
 
+    one = _command(
+        commands, "reconcile", "the bot's book beside the exchange's; --accept books the difference", ("books", "reconcile")
+    )
+    one.add_argument("symbol", nargs="?", metavar="SYMBOL", help="only this one")
+    one.add_argument("--accept", action="store_true", help="book the difference as it is, and free what it stopped")
+    one.add_argument("--config", type=Path, metavar="bot.toml")
+    _data_dir(one)
+    one.add_argument("--json", action="store_true")
+
     one = _command(commands, "check", "validate configuration, keys, symbols, clock and directory", ("check", "check"))
     one.add_argument("--mode", choices=["demo", "paper", "testnet", "live"])
     one.add_argument("--config", type=Path, metavar="bot.toml")

@@ -4,12 +4,14 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bot.app.snapshot import Snapshot
+from bot.cli.invocation import typed
 from bot.domain.kline import Kline
 from bot.domain.money import ROUNDING, multiply, subtract
 from bot.domain.order import Side, Trade
@@ -210,6 +212,29 @@ def dead_letters_table(letters: Sequence[Mapping[str, Any]]) -> RenderableType:
         for one in letters
     ]
     return block("dead letters", ("number", "time (UTC)", "actor", "message", "error"), cells, right=(0,))
+
+
+def reconcile_table(found: Mapping[str, Any], stopped: Mapping[str, str], data_dir: Path) -> RenderableType:
+    """Show the book beside the account, asset by asset, and what the differences are."""
+    cells: list[list[_Cell]] = []
+    for row in found["assets"]:
+        beside = Decimal(row["beside"])
+        said = "an order's fate is unknown" if row["unknown"] else "MISSING" if beside < 0 else "ok"
+        amounts = [quantity(Decimal(row[key])) for key in ("book", "free", "locked")]
+        cells.append([row["asset"], row["symbol"] or "cash", *amounts, quantity(beside), said])
+    names = ("asset", "symbol", "the bot's book", "free", "locked", "beside the bot's", "")
+    parts: list[RenderableType] = [block("the book and the account", names, cells, right=range(2, 6))]
+    for title, lines in (
+        ("found", found["findings"]),
+        ("booked", found["adjustments"]),
+        ("free again", [symbol or "all entries" for symbol in found["freed"]]),
+        ("stopped", [f"{symbol or 'all entries'}: {reason}" for symbol, reason in stopped.items()]),
+    ):
+        if lines:
+            parts += [Text(), Text(title, "bold"), *(Text(one_line(line)) for line in lines)]
+    if stopped:
+        parts.append(Text(f"accept it as it is with: {typed('reconcile', '--accept', data_dir=data_dir)}"))
+    return Group(*parts)
 
 
 def report_table(report: RunReport, fee: Decimal) -> RenderableType:
