@@ -29,6 +29,9 @@ RECONCILED_NOTE = "reconciled"
 ONE_BY_ONE = 5
 """So many unknown orders are asked for by their ids; more are read from the list of all orders."""
 
+LOOKS = 3
+"""How often both are read at most until nothing happened in between."""
+
 _MINUTE_MS = 60_000
 _accepted = msgspec.json.Decoder(Accepted)
 
@@ -124,17 +127,17 @@ class Reconciler:
         with self._lock:
             return self._booked(*self._look())
 
-    def accept(self, symbol: str | None = None) -> Comparison:
-        """Look, and book also what cannot be explained: of one symbol ("": of the quote asset), or everything.
+    def accept(self, symbols: Collection[str] | None = None) -> Comparison:
+        """Look, and book also what cannot be explained, of these symbols ("": of the quote asset) or of all.
+
+        None of them may trade meanwhile: an order that is executed then could look like a difference.
 
         Raises as `Account` does, and StoreError.
         """
         with self._lock:
             book, account, look = self._look()
-            now = self._now_ms()
-            adjustments, accepted = look.accept(now, symbol)
-            stopped = frozenset(look.stops)
-            freed = stopped if symbol is None else frozenset({symbol})
+            adjustments, accepted = look.accept(self._now_ms(), symbols)
+            freed = frozenset(look.stops if symbols is None else symbols)
             return self._booked(book, account, look, adjustments, accepted, freed)
 
     def _booked(
@@ -168,9 +171,14 @@ class Reconciler:
         )
 
     def _look(self) -> tuple[BookView, AccountView, Look]:
+        """Compare views of one moment, as far as can be: an order that ended in between has both read again."""
         book = self._read_book()
-        account = self._read_account(book)
-        return book, account, reconcile(book, account)
+        for _ in range(LOOKS):
+            before, account = book, self._read_account(book)
+            book = self._read_book()
+            if book == before:
+                break
+        return before, account, reconcile(before, account)
 
     def _read_book(self) -> BookView:
         # Asked before the settled ones: an order that is settled meanwhile is then in both, not in neither.

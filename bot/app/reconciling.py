@@ -7,7 +7,7 @@ from bot.adapters.sqlite import SqliteJournal
 from bot.app.account import account_name
 from bot.app.data_directory import DataDirectory, Identity
 from bot.app.keys import find_keys
-from bot.app.system import WITH_ACCOUNT, exchange_name, reach
+from bot.app.places import WITH_ACCOUNT, exchange_name, places, reach
 from bot.app.trading import RULES_NOTE, decode_rules
 from bot.config import ConfigError, Mode, Settings
 from bot.domain.order_id import order_prefix
@@ -28,7 +28,9 @@ def compare_by_hand(settings: Settings, directory: DataDirectory, symbol: str | 
     directory.lock()
     try:
         name = account_name(account.uid(), keys.key)
-        directory.belong_to(Identity(settings.mode.value, exchange_name(settings), name, settings.bot_id))
+        directory.belong_to(
+            Identity(settings.mode.value, exchange_name(settings, places(settings)), name, settings.bot_id)
+        )
         with SqliteJournal(directory.orders) as journal:
             reconciler = Reconciler(
                 account,
@@ -40,8 +42,11 @@ def compare_by_hand(settings: Settings, directory: DataDirectory, symbol: str | 
                 settings.mode is Mode.TESTNET,
                 clock.now_ms,
             )
-            comparison = reconciler.accept(symbol) if accept else reconciler.compare()
-        for freed in comparison.freed:
+            if accept:
+                comparison = reconciler.accept(None if symbol is None else (symbol,))
+            else:
+                comparison = reconciler.compare()
+        for freed in (*comparison.freed, *(directory.stopped_symbols() if accept and symbol is None else ())):
             directory.free_symbol(freed)
         return comparison
     finally:

@@ -4,8 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from decimal import Decimal
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TypeVar
 
 import msgspec
 
@@ -19,22 +18,22 @@ from bot.actors.stream import UPDATE_MS, StreamSettings, shards
 from bot.actors.supervisor import LANES, AccountParts, LiveParts, Memories, Parts, child_specs
 from bot.actors.trader import TraderSettings
 from bot.adapters.binance import (
-    PROFILES,
     BinanceExchange,
     BinanceMarketHistory,
     BinanceMarketStream,
     Budgets,
-    Hosts,
 )
 from bot.adapters.local_log import LocalLog
 from bot.adapters.paper import PaperExchange
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
 from bot.app.account import account_name, admit, spending
-from bot.app.control import ControlError, ControlServer
+from bot.app.commands import Commands
+from bot.app.control import ControlServer
 from bot.app.data_directory import DataDirectory, Identity
 from bot.app.health import Watchdog, trouble
 from bot.app.keys import Keys, find_keys
 from bot.app.market_watch import TICK_MS, MarketWatch
+from bot.app.places import EXCHANGE_TIMEOUTS_MS, WITH_ACCOUNT, Urls, exchange_name, places
 from bot.app.snapshot import BALANCES_NOTE, Snapshot, SymbolView, encode_balances, stored_views, take_snapshot
 from bot.app.trading import (
     RULES_NOTE,
@@ -55,7 +54,7 @@ from bot.messages import BalancesReported, Compared, Flatten, Notice, RulesChang
 from bot.ports import Consequence, Exchange, ExchangeError, ExchangeUnavailable, StoreError
 from bot.reconciler import Reconciler
 from bot.simulator import SimulatedExchange, SimulatorConfig
-from bot.supervision import ActorSystem, Address, KillRefused, NotRunning, SystemClock
+from bot.supervision import ActorSystem, SystemClock
 
 T = TypeVar("T")
 
@@ -69,25 +68,6 @@ WARM_CONNECTIONS = 8
 """Kept open for orders; more are opened when that many symbols trade at one moment."""
 
 WALLET_NOTE = "wallet"
-
-WITH_ACCOUNT = (Mode.TESTNET, Mode.LIVE)
-"""The modes that send orders to an exchange of others."""
-
-EXCHANGE_TIMEOUTS_MS = (1_500, 4_500)
-"""To connect and to read: an order call ends before its trader counts as hung."""
-
-
-class Urls(msgspec.Struct, frozen=True):
-    """Where the trading exchange and the market data are; scheme, host and port each, but `ws_api` is complete.
-
-    `ws_api` is empty where the account has no stream, `listen_key_ws` where it has no listenKey.
-    """
-
-    trading_rest: str
-    market_rest: str
-    market_ws: str
-    ws_api: str = ""
-    listen_key_ws: str = ""
 
 
 class StartError(Exception):
@@ -144,10 +124,10 @@ class BotSystem:
 
     def _start(self) -> None:
         settings, directory = self.settings, self.directory
-        urls, keys = _places(settings), _keys(settings)
+        urls, keys = places(settings), _keys(settings)
         identity = Identity(
             mode=settings.mode.value,
-            exchange="simulated" if settings.mode is Mode.DEMO else _exchange_name(settings, urls),
+            exchange="simulated" if settings.mode is Mode.DEMO else exchange_name(settings, urls),
             account="" if settings.mode in WITH_ACCOUNT else "paper",
             bot_id=settings.bot_id,
         )
@@ -244,7 +224,7 @@ class BotSystem:
         if directory.is_flattening():
             self._tell_flatten()
         threading.Thread(target=self._keep_asking, args=(history, account), name="exchange-news", daemon=True).start()
-        self._control = ControlServer(directory.control_socket, self._on_request)
+        self._control = ControlServer(directory.control_socket, self._commands().answer)
         self._control.start()
         self._watchdog.ready()
 
@@ -303,28 +283,16 @@ class BotSystem:
         """Return in one line what is wrong with the running bot, None if it is well."""
         return trouble(self.snapshot(), self._clock.now_ms())
 
-    def _letters(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "number": letter.number,
-                "name": letter.name,
-                "message_type": letter.message_type,
-                "error": letter.error,
-                "attempts": letter.attempts,
-                "time": letter.time,
-            }
-            for letter in self._system.dead_letters()
-        ]
-
-    def _on_dead_letters(self, action: str, number: Any) -> Mapping[str, Any]:
-        if action == "list":
-            return {"dead_letters": self._letters()}
-        act = {"retry": self._system.retry_dead_letter, "drop": self._system.drop_dead_letter}[action]
-        if not act(int(number)):
-            raise ControlError(
-                f"there is no dead letter {number}, or its actor takes no messages; see: dead-letters list"
-            )
-        return {"done": f"dead letter {number}: {'told again' if action == 'retry' else 'dropped'}"}
+    def _commands(self) -> Commands:
+        return Commands(
+            self._system,
+            self.snapshot,
+            self.trouble,
+            self.flatten,
+            self.directory.stopped_symbols,
+            self._reconciler,
+            self._allow_chaos,
+        )
 
     def _next_trade_id(self) -> int:
         assert self._journal is not None
@@ -399,16 +367,6 @@ class BotSystem:
             self._clock.now_ms,
         )
         return AccountParts(AccountSettings(prefix, settings.symbols), stream, self._compare, self.directory)
-
-    def _on_reconcile(self, symbol: str | None, accept: bool) -> Mapping[str, Any]:
-        if self._reconciler is None:
-            raise ControlError(f"mode {self.settings.mode.value} has no account at an exchange to compare with")
-        try:
-            comparison = self._reconciler.accept(symbol) if accept else self._reconciler.compare()
-        except (ExchangeError, StoreError) as error:
-            raise ControlError(f"not compared: {error}") from None
-        self._system.tell(addresses.ACCOUNT, comparison.told)
-        return comparison.as_json()
 
     def _compare(self) -> Compared:
         assert self._reconciler is not None
@@ -488,34 +446,6 @@ class BotSystem:
         text = f"the exchange changed the trading rules of {', '.join(changed)}"
         self._system.tell(addresses.MONITOR, Notice("exchange", "info", text, self._clock.now_ms()))
 
-    def _on_request(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        command = request["command"]
-        if command == "status":
-            return {**self.snapshot().as_json(), "trouble": self.trouble(), "dead_letters": self._letters()}
-        if command == "dead-letters":
-            return self._on_dead_letters(str(request["action"]), request.get("number"))
-        if command == "reconcile":
-            return self._on_reconcile(request.get("symbol"), bool(request.get("accept")))
-        if command == "flatten":
-            self.flatten()
-            held = [view.symbol for view in self.snapshot().symbols if view.position.quantity > 0]
-            return {"done": f"selling all of {', '.join(held)}" if held else "nothing is held"}
-        if command not in ("kill", "release"):
-            raise ControlError(f"unknown command {command!r}; known are status, dead-letters, flatten, reconcile, kill, release")
-        name = str(request["name"])
-        address = Address.parse(name)
-        if command == "kill":
-            if not self._allow_chaos:
-                raise ControlError("this bot lets nobody kill its actors; start it with run --allow-chaos")
-            try:
-                self._system.kill(address, request["how"])
-            except (KillRefused, NotRunning) as error:
-                raise ControlError(str(error)) from None
-            return {"done": f"the next message of {name} will kill it"}
-        if not self._system.release(address):
-            raise ControlError(f"{name} is not in quarantine; see: actors list")
-        return {"done": f"{name} is released"}
-
     def _on_consequence(self, consequence: Consequence, symbol: str, detail: str) -> None:
         """Do what a refusal means beyond its order. Called by traders, so it asks nobody and waits for nothing."""
         if consequence is Consequence.REFRESH_RULES:
@@ -545,45 +475,3 @@ class BotSystem:
 def _keys(settings: Settings) -> Keys:
     """Return the account's keys; empty ones where the money is paper. Raises as `find_keys`."""
     return find_keys(settings) if settings.mode in WITH_ACCOUNT else Keys("", "", "not needed")
-
-
-def _places(settings: Settings) -> Urls:
-    if settings.mode is Mode.DEMO:
-        return Urls("", "", "")
-    trading = _hosts(settings.exchange.profile, settings.mode)
-    rest = settings.exchange.rest_url or (trading.rest_url if trading else "")
-    ws = settings.exchange.ws_url or (trading.ws_url if trading else "")
-    if not rest or not ws:
-        raise ConfigError(
-            f"exchange.profile: {settings.exchange.profile} has no testnet; "
-            "give exchange.rest_url and exchange.ws_url, or take the profile com"
-        )
-    market = _hosts(settings.market_data.profile or settings.exchange.profile, Mode.PAPER)
-    assert market is not None
-    own_market = bool(settings.market_data.profile)
-    market_rest = settings.market_data.rest_url or (market.rest_url if own_market else rest)
-    market_ws = settings.market_data.ws_url or (market.ws_url if own_market else ws)
-    # The keys go nowhere but to the place that was named: an exchange of one's own has its own ws_api_url.
-    known = trading.ws_api_url if trading and not settings.exchange.rest_url else ""
-    listen_key_ws = ws if PROFILES[settings.exchange.profile].has_listen_key else ""
-    return Urls(rest, market_rest, market_ws, settings.exchange.ws_api_url or known, listen_key_ws)
-
-
-def reach(settings: Settings) -> tuple[BinanceMarketHistory, Callable[[Keys], BinanceExchange]]:
-    """Return what a mode trades through, for `check`: the market, and the account that keys open.
-
-    Raises ConfigError, ConfigurationRefused.
-    """
-    clock, urls = SystemClock(), _places(settings)
-    window = settings.exchange.recv_window_ms
-    market = BinanceMarketHistory(urls.market_rest, clock)
-    return market, lambda keys: BinanceExchange(urls.trading_rest, clock, keys.key, keys.secret, window)
-
-
-def _hosts(profile: str, mode: Mode) -> Hosts | None:
-    return PROFILES[profile].testnet if mode is Mode.TESTNET else PROFILES[profile].live
-
-
-def _exchange_name(settings: Settings, urls: Urls) -> str:
-    """The profile and the host: a port may change between two starts of a server on this machine."""
-    return f"{settings.exchange.profile}@{urlsplit(urls.trading_rest).hostname}"

@@ -33,7 +33,6 @@ from bot.domain.kline import Kline, kline_key
 from bot.domain.money import plain
 from bot.research.report import trade_json
 
-
 RECONCILE_WITHIN_S = 30.0
 """The running bot asks the exchange, about every symbol."""
 
@@ -147,8 +146,8 @@ def halt(arguments: argparse.Namespace) -> int:
 
 
 def reconcile(arguments: argparse.Namespace) -> int:
-    """Print the bot's book beside the account at the exchange; with --accept book the difference and free the symbol."""
-    directory = _directory(arguments)
+    """Print the bot's book beside the exchange's; with --accept book the difference and free the symbol."""
+    directory = directory_of(arguments)
     identity = directory.identity()
     symbol, accept = arguments.symbol, arguments.accept
     if directory.running_pid() is not None:

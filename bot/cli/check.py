@@ -4,13 +4,12 @@ import argparse
 import os
 from collections.abc import Callable
 from functools import partial
-from functools import partial
 from pathlib import Path
 
 from bot.app.account import admit, limits_of_live
 from bot.app.data_directory import DataDirectory, DataDirectoryError
 from bot.app.keys import find_keys
-from bot.app.system import WITH_ACCOUNT, reach
+from bot.app.places import WITH_ACCOUNT, reach
 from bot.app.trading import one_quote_asset, strategy_of
 from bot.cli.invocation import typed
 from bot.config import ConfigError, Mode, load_settings

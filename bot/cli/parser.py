@@ -234,7 +234,10 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument("--flatten", action="store_true", help="and have the bot sell all that it bought")
 
     one = _command(
-        commands, "reconcile", "the bot's book beside the exchange's; --accept books the difference", ("books", "reconcile")
+        commands,
+        "reconcile",
+        "the bot's book beside the exchange's; --accept books a difference",
+        ("books", "reconcile"),
     )
     one.add_argument("symbol", nargs="?", metavar="SYMBOL", help="only this one")
     one.add_argument("--accept", action="store_true", help="book the difference as it is, and free what it stopped")

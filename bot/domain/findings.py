@@ -116,8 +116,8 @@ class Look(msgspec.Struct, frozen=True):
                     made.append(Adjustment(f"reset-cash-{time}", "", ZERO, finding.cash, finding.line, time))
         return tuple(made)
 
-    def accept(self, time: int, symbol: str | None = None) -> tuple[tuple[Adjustment, ...], Accepted]:
-        """Return what books the unexplained differences (of one symbol) as they are, and what is kept then.
+    def accept(self, time: int, symbols: Collection[str] | None = None) -> tuple[tuple[Adjustment, ...], Accepted]:
+        """Return what books the unexplained differences (of these symbols) as they are, and what is kept then.
 
         `adjustments` are beside it. Missing coins leave the position, missing quote leaves the cash; the coins of an
         unknown order stay foreign. A symbol of "" is the quote asset; None accepts everything.
@@ -126,7 +126,7 @@ class Look(msgspec.Struct, frozen=True):
         for finding in self.findings:
             if not isinstance(finding, Unexplained | UnknownOrder):
                 continue
-            if symbol not in (None, finding.symbol):
+            if symbols is not None and finding.symbol not in symbols:
                 left.add(finding.symbol)
             elif isinstance(finding, Unexplained):
                 assets.add(finding.asset)

@@ -163,7 +163,7 @@ def test_one_symbol_can_be_accepted_alone():
         a_trade(a_fill("SELL", "1", symbol=symbol, client_order_id="web", trade_id=5)) for symbol in SYMBOLS[:2]
     )
     look = reconcile(book, an_account({"BTC": "0", "ETH": "1", "USDT": "1200"}, trades=trades))
-    made, accepted = look.accept(NOON, "ETHUSDT")
+    made, accepted = look.accept(NOON, ("ETHUSDT",))
     assert [(a.symbol, a.quantity) for a in made] == [("ETHUSDT", -1)]
     assert accepted.last_trade_ids == {"BTCUSDT": 1, "ETHUSDT": 5}
     assert look.accept(NOON)[1].last_trade_ids == {"BTCUSDT": 5, "ETHUSDT": 5}

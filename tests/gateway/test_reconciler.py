@@ -103,7 +103,7 @@ def test_coins_that_somebody_sold_stop_the_symbol_until_a_person_accepts_it(benc
     assert list(comparison.stops) == ["BTCUSDT"]
     assert "orders that are not the bot's took 0.015 of it" in comparison.stops["BTCUSDT"]
     assert list(bench.reconciler.compare().stops) == ["BTCUSDT"], "it stays so"
-    accepted = bench.reconciler.accept("BTCUSDT")
+    accepted = bench.reconciler.accept(("BTCUSDT",))
     (adjustment,) = accepted.adjustments
     assert (adjustment.symbol, accepted.freed, accepted.stops) == ("BTCUSDT", {"BTCUSDT"}, {})
     held = sum(bench.exchange.balances()["BTC"])
