@@ -16,7 +16,8 @@ Answer = Mapping[str, Any]
 class Commands:
     """Answers requests, each with one JSON object. Raises ControlError, in one line, for what cannot be done.
 
-    `flatten` begins to sell all, `stopped` says why which symbols are stopped; `reconciler` is None where there is no account at an exchange.
+    `flatten` begins to sell all, `stopped` says why which symbols are stopped; `reconciler` is None where there is no
+    account at an exchange.
     """
 
     def __init__(

@@ -201,7 +201,7 @@ class DataDirectory:
         """Return why each stopped symbol was stopped; the empty one stands for all entries."""
         try:
             names = sorted(os.listdir(self._stops_path))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         reasons = {"" if name == ENTRIES else name: _first_line(self._stops_path / name) for name in names}
         return {symbol: reason for symbol, reason in reasons.items() if reason is not None}

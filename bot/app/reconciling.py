@@ -42,10 +42,8 @@ def compare_by_hand(settings: Settings, directory: DataDirectory, symbol: str | 
                 settings.mode is Mode.TESTNET,
                 clock.now_ms,
             )
-            if accept:
-                comparison = reconciler.accept(None if symbol is None else (symbol,))
-            else:
-                comparison = reconciler.compare()
+            chosen = None if symbol is None else (symbol,)
+            comparison = reconciler.accept(chosen) if accept else reconciler.compare()
         for freed in (*comparison.freed, *(directory.stopped_symbols() if accept and symbol is None else ())):
             directory.free_symbol(freed)
         return comparison
