@@ -7,6 +7,19 @@ Source: contract, section 7; `docs/simulator.md` has an example of each. Beside 
   that is not TRADING has no new prices and takes no order; cancels only in CANCEL_ONLY.
 * `POST /sim/account {"canTrade"?, "canWithdraw"?, "canDeposit"?, "ipRestrict"?, "enableReading"?, "enableWithdrawals"?,
   "enableSpotAndMarginTrading"?, "permissions"?}` changes what the account and its API key may do.
+* `POST /sim/depth {"symbol", "levels": [[price, quantity], ...] | "bids"?, "asks"? | "thin"}`: levels below the last
+  price are bids, the others asks; they stay, over moves of the price, until they are taken or replaced. `thin` true:
+  three small levels a side that go with the price; false: the usual book.
+* `POST /sim/commission {"mode"?: "received" | "bnb" | "asset", "asset"?, "price"?, "rate"?, "maker"?, "taker"?}`: what
+  is not given stays. `price`: of BNB or the asset, in any quote asset; without it that of its market here, or a usual
+  one.
+* `POST /sim/reset`: orders and trades vanish, ids and balances begin anew; candles, faults and the rules above stay.
+* fault `order_status {"status", "fraction"?}`: so much of a new order fills at most, the rest ends EXPIRED,
+  EXPIRED_IN_MATCH, CANCELED, or REJECTED (without a fill).
+* faults `waf` (403, HTML) and `region` (451), each `{"path"?, "method"?}`; websocket handshakes too.
+* faults `rate_limit {"ms"?, "strikes"?, "ban_ms"?}` and `ban {"ms"?}` begin with the next request, for its address:
+  429 with Retry-After for `ms` (else to the minute's end), after `strikes` of them 418 for `ban_ms`, doubled each time.
+* fault `ws_gap {"closed"?}`: a kline update is not sent to anybody; `closed`: only a closing one.
 * fault `error {"code", "message"?, "status"?, "retry_after"?, "path"?, "method"?, "executed"?}`: a request is answered
   with a documented code, its text and HTTP status; with `executed` after it was carried out, if it was not refused.
 

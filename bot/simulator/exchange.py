@@ -5,7 +5,7 @@ import secrets
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -25,7 +25,7 @@ from bot.simulator.profiles import PROFILES, Profile, SymbolRules, symbol_rules,
 from bot.simulator.recorded import read_exchange_info
 from bot.simulator.replay import ReplayMarket, Tape, read_tapes, shift_for
 from bot.simulator.replies import order_reply, trade_reply
-from bot.simulator.settings import DEFAULT_SYMBOLS, SimulatorConfig
+from bot.simulator.settings import DEFAULT_SYMBOLS, Rights, SimulatorConfig
 from bot.simulator.user_events import AccountEvents
 from bot.supervision import Clock
 
@@ -42,20 +42,6 @@ Closed = list[tuple[str, Candle]]
 
 _counts = msgspec.json.Decoder(dict[str, int])
 _texts = msgspec.json.Decoder(dict[str, str])
-
-
-@dataclass
-class Rights:
-    """What the account and its API key may do; `POST /sim/account` changes it."""
-
-    can_trade: bool = True
-    can_withdraw: bool = True
-    can_deposit: bool = True
-    ip_restrict: bool = False
-    enable_reading: bool = True
-    enable_withdrawals: bool = False
-    enable_spot_and_margin_trading: bool = True
-    permissions: tuple[str, ...] = ("SPOT",)
 
 
 class Exchange:

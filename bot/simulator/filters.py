@@ -9,8 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 from bot.simulator.amounts import ZERO, exact
-from bot.simulator.books import OrderRequest
 from bot.simulator.errors import ApiError, filter_failure, rejected
+from bot.simulator.orders import OrderRequest
 from bot.simulator.profiles import SymbolRules
 
 Filter = Mapping[str, Any]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bot.simulator.amounts import ZERO, text8
-from bot.simulator.books import Fill, Order
+from bot.simulator.orders import Fill, Order
 
 
 def order_reply(order: Order) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import msgspec
 
 from bot.simulator import private_endpoints as private
 from bot.simulator import public_endpoints as public
+from bot.simulator import trading_endpoints as trading
 from bot.simulator.amounts import exact
 from bot.simulator.errors import TEXTS, ApiError, banned
 from bot.simulator.exchange import Exchange
@@ -304,15 +305,15 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "GET /api/v3/ticker/price": public.ticker_price,
     "GET /api/v3/ticker/bookTicker": public.book_ticker,
     "GET /api/v3/account": private.account,
-    "POST /api/v3/order": private.new_order,
+    "POST /api/v3/order": trading.new_order,
     "GET /api/v3/order": private.get_order,
-    "DELETE /api/v3/order": private.cancel_order,
+    "DELETE /api/v3/order": trading.cancel_order,
     "GET /api/v3/openOrders": private.open_orders,
-    "DELETE /api/v3/openOrders": private.cancel_all,
+    "DELETE /api/v3/openOrders": trading.cancel_all,
     "GET /api/v3/allOrders": private.all_orders,
     "GET /api/v3/myTrades": private.my_trades,
     "GET /api/v3/rateLimit/order": private.order_counts,
-    "POST /api/v3/order/test": private.try_order,
+    "POST /api/v3/order/test": trading.try_order,
     "GET /api/v3/account/commission": private.commission,
     "GET /api/v3/myFilters": private.my_filters,
     "GET /sapi/v1/account/apiRestrictions": private.api_restrictions,
@@ -323,4 +324,4 @@ ENDPOINTS: Mapping[str, Endpoint] = {
 }
 KEY_ONLY = frozenset(key for key in ENDPOINTS if key.endswith("/userDataStream"))  # the API key and no signature
 SHOWS_CLOCK = frozenset({"GET /api/v3/time", "GET /api/v3/exchangeInfo"})
-SIGNED = frozenset(key for key, endpoint in ENDPOINTS.items() if endpoint.__module__ == private.__name__) - KEY_ONLY
+SIGNED = frozenset(key for key, endpoint in ENDPOINTS.items() if endpoint.__module__ != public.__name__) - KEY_ONLY

@@ -38,6 +38,20 @@ class SimulatorConfig:
     pong_within_ms: int | None = None
 
 
+@dataclass
+class Rights:
+    """What the account and its API key may do; `POST /sim/account` changes it."""
+
+    can_trade: bool = True
+    can_withdraw: bool = True
+    can_deposit: bool = True
+    ip_restrict: bool = False
+    enable_reading: bool = True
+    enable_withdrawals: bool = False
+    enable_spot_and_margin_trading: bool = True
+    permissions: tuple[str, ...] = ("SPOT",)
+
+
 @dataclass(frozen=True)
 class Endpoints:
     """Where a running exchange is reached, and the keys of its one account."""

@@ -8,7 +8,8 @@ from decimal import Decimal
 from typing import Any
 
 from bot.simulator.amounts import ZERO, exact, text8
-from bot.simulator.books import Books, Fill, Order
+from bot.simulator.books import Books
+from bot.simulator.orders import Fill, Order
 from bot.simulator.profiles import SymbolRules
 
 Event = dict[str, Any]

@@ -24,9 +24,9 @@ from bot.domain.risk import RiskLimits
 from bot.domain.sizing import Sized, SizingParameters, limit_price, size_order
 from bot.domain.strategy import Signal
 from bot.simulator.amounts import plain
-from bot.simulator.books import OrderRequest
 from bot.simulator.errors import ApiError
 from bot.simulator.filters import Situation, check
+from bot.simulator.orders import OrderRequest
 from tests.support.builders import NOON, a_filter, a_ledger, exchange_info, rules_of, symbol_info
 
 DATA = Path(__file__).parents[1] / "data"
