@@ -16,6 +16,10 @@ Fields = Mapping[str, object]
 class FilterError(ValueError):
     """An exchangeInfo that cannot be used; the text names the symbol and the field."""
 
+    def __init__(self, text: str) -> None:
+        line = " ".join(text.split())  # it may hold a value as the exchange sent it
+        super().__init__(line if len(line) <= 400 else f"{line[:200]} ... {line[-150:]}")
+
 
 def rules_from_exchange_info(info: object, wanted: Collection[str]) -> dict[str, SymbolRules]:
     """Read Binance's own exchangeInfo JSON into the rules of those `wanted` symbols that it lists.

@@ -16,15 +16,19 @@ class Doubt(Exception):
     """Both readings are right."""
 
 
+class Fraction(Decimal):
+    """A number that was written with a point or an exponent."""
+
+
 def _pairs(pairs):
     if len({key for key, _ in pairs}) < len(pairs):
         raise Doubt
     return dict(pairs)
 
 
-def _number(token):
+def _fraction(token):
     try:
-        return Decimal(token)
+        return Fraction(token)
     except InvalidOperation:
         raise Doubt from None  # digits beyond what a number may have anywhere
 
@@ -37,7 +41,7 @@ def read(data):
     """The document, strictly. Raises ValueError, RecursionError, Doubt."""
     text = data.decode("utf-8", "replace")
     document = json.loads(
-        text, object_pairs_hook=_pairs, parse_constant=_refuse, parse_float=_number, parse_int=_number
+        text, object_pairs_hook=_pairs, parse_constant=_refuse, parse_float=_fraction, parse_int=Decimal
     )
     # Where it is no UTF-8 but no value that is read is touched, or an escape may be half a character.
     if "\ufffd" in text or "\\u" in text.lower():
@@ -46,11 +50,9 @@ def read(data):
 
 
 def _whole(value):
-    if isinstance(value, Decimal) and value != value.to_integral_value():
-        return False
-    if isinstance(value, Decimal) and str(value) != str(int(value) if value.adjusted() < 30 else ""):
+    if isinstance(value, Fraction) and value == value.to_integral_value():
         raise Doubt
-    return isinstance(value, Decimal)
+    return isinstance(value, Decimal) and not isinstance(value, Fraction)
 
 
 def _time(value):

@@ -86,8 +86,9 @@ def judge_file(file, data):
         assert len(line) < 600, line
         return False
     text = data.decode("utf-8", "replace")
-    times = [row.open_time for row in series.rows]
-    assert times == sorted(set(times))
+    times = [(row.close_time, row.open_time) for row in series.rows]
+    assert times == sorted(times)
+    assert len({row.open_time for row in series.rows}) == len(times)
     for row in series.rows:
         kline = row.kline(series.symbol, series.interval)
         assert str(kline.open_time) in text
