@@ -215,7 +215,7 @@ class BinanceExchange(PublicCalls):
             for f in order.fills
         ]
         if not _is_answer(order, intent) or status is None or not _is_complete(order, fills):
-            raise OrderInDoubt(f"the order's reply is not final: {order.status}, {order.executedQty} executed")
+            raise OrderInDoubt(f"the order's reply is not final: {order.status!r}, {order.executedQty} executed")
         return _report(intent, order, status, fills)
 
     def find(self, intent: OrderIntent) -> OrderReport | None:
@@ -236,7 +236,7 @@ class BinanceExchange(PublicCalls):
                 return OrderReport(intent.client_order_id, 0, intent.symbol, OrderStatus.EXPIRED, detail="archived")
             fail_read(failed)
         if not _is_answer(order, intent):
-            raise ExchangeUnavailable(f"asked for {intent.client_order_id}, told of {order.clientOrderId}")
+            raise ExchangeUnavailable(f"asked for {intent.client_order_id}, told of {order.clientOrderId!r}")
         status = _final_status(order)
         if status is None:
             return _report(intent, order, _open_status(order), [])
@@ -276,7 +276,7 @@ def _final_status(order: OrderReply) -> OrderStatus | None:
 def _open_status(order: OrderReply) -> OrderStatus:
     status = _STATUSES.get(order.status)
     if status is None:
-        raise ExchangeUnavailable(f"order status {order.status} is not known: ask again")
+        raise ExchangeUnavailable(f"order status {order.status!r} is not known: ask again")
     return status
 
 
