@@ -59,6 +59,8 @@ def implausible(kline: Kline, last: Kline | None, now_ms: int) -> str | None:
     the last kline is left, since a test exchange may serve history ahead of time, with the gaps it has.
     """
     length = kline.close_time - kline.open_time + 1
+    if length > INTERVALS_MS.get(kline.interval, length):
+        return f"its candle of {length} ms is longer than {kline.interval}"
     if length <= 0 or not kline.open_time - length <= kline.event_time <= kline.close_time + length:
         return f"its event time {kline.event_time} does not fit its candle from {kline.open_time}"
     known = now_ms if last is None else max(now_ms, last.open_time)

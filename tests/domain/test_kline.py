@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.domain.kline import INTERVALS_MS, is_newer, leaves_gap, next_close
+from bot.domain.kline import INTERVALS_MS, implausible, is_newer, leaves_gap, next_close
 from tests.support.builders import MINUTE_MS, NOON, a_kline
 
 
@@ -110,3 +110,10 @@ def test_the_next_closed_kline_ends_with_the_open_candle_or_the_one_after_a_clos
 def test_a_kline_cannot_be_changed():
     with pytest.raises(AttributeError):
         a_kline().close = Decimal(1)
+
+
+def test_a_candle_longer_than_its_interval_is_not_believed():
+    """Its length bounds how far ahead a candle may lie: with a false one it could make all true ones late."""
+    corrupt = a_kline(open_time=NOON + 10**9, close_time=NOON + 10**13, event_time=NOON + 10**9)
+    assert "is longer than 1m" in implausible(corrupt, None, NOON)
+    assert implausible(a_kline(), None, NOON) is None

@@ -1,17 +1,20 @@
 """Frames of the kline stream and of the account's: what is valid is read to the last digit, no more is believed."""
 
+import socket
 from decimal import Decimal
 
 import msgspec
 import pytest
+import websocket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.adapters.binance.stream import BadFrame, decode_frame
-from bot.adapters.binance.user_stream import BadEvent, decode_event
+from bot.adapters.binance.stream import BadFrame, BinanceKlineConnection, decode_frame
+from bot.adapters.binance.user_stream import BadEvent, BinanceAccountConnection, decode_event
 from bot.domain.kline import Kline
 from bot.messages import BalanceMoved, BalancesReported, ExecutionReported
 from bot.ports import ShutdownAnnounced, StreamClosed
+from bot.supervision.testing import ManualClock
 from tests.fuzz.garbage import CASES, cases, nearly, written
 from tests.fuzz.judge import INVALID, VALID, read, verdict
 
@@ -44,7 +47,7 @@ def assert_one_line(error):
     text = str(error)
     assert text
     assert "\n" not in text
-    assert len(text) < 500
+    assert len(text) < 1_200  # 160 characters as they came, each perhaps as \\ufffd
 
 
 def assert_shutdown(data):
@@ -118,6 +121,67 @@ def test_any_value_at_any_key_of_a_frame(random, changes):
 def test_any_bytes(data):
     judge_frame(data)
     judge_event(data)
+
+
+# The bytes of a websocket, below its frames.
+
+
+def a_websocket_frame(payload, random):
+    """A frame of the websocket protocol that is nearly one: bits, opcode, mask and length may all be wrong."""
+    head = random.choice((0x81, 0x81, 0x81, 0x01, 0x80, 0x82, 0x88, 0x89, 0x8A, 0x83, 0xC1, 0xFF, 0x00))
+    length = random.choice((len(payload),) * 6 + (0, 1, 125, 126, 127, 2**63, 2**64 - 1))
+    size = (
+        bytes([length])
+        if length < 126
+        else b"\x7e%s" % length.to_bytes(2)
+        if length < 2**16
+        else b"\x7f%s" % length.to_bytes(8)
+    )
+    if random.random() < 0.05:
+        size = bytes([size[0] | 0x80]) + size[1:]
+    return bytes([head]) + size + payload
+
+
+def test_no_bytes_of_a_websocket_do_harm():
+    complaints = []
+    for number, random in cases(0.01, "websocket"):
+        payloads = [nearly(a_frame(random), random) for _ in range(random.randrange(1, 4))]
+        data = b"".join(a_websocket_frame(payload, random) for payload in payloads)
+        if random.random() < 0.1:
+            data = random.randbytes(random.randrange(60))
+        ours, theirs = socket.socketpair()
+        client = websocket.WebSocket(skip_utf8_validation=True)
+        client.sock, client.connected = ours, True
+        client.settimeout(2)
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+        if number % 2:
+            stream = BinanceKlineConnection(client, "BTCUSDT", complaints.append)
+        else:
+            stream = BinanceAccountConnection(client, ManualClock(), complaints.append)
+        try:
+            assert_ends(stream)
+        except Exception as error:
+            raise AssertionError(f"case {number}: {data[:2000]!r}") from error
+        finally:
+            theirs.close()
+            ours.close()
+    assert len(complaints) > 10
+    for complaint in complaints:
+        assert_one_line(complaint)
+
+
+def assert_ends(stream):
+    """What was sent is read to its end, which is the connection's."""
+    for _ in range(1000):
+        try:
+            stream.receive()
+        except ShutdownAnnounced:
+            continue
+        except StreamClosed as error:
+            assert_one_line(error)
+            return
+    raise AssertionError("it never ends")
 
 
 # The account's stream.

@@ -118,7 +118,7 @@ class Reference:
         if self.last is not None and (order <= self.last or (self.last[1] and order[0] == self.last[0])):
             return False
         length = kline.close_time - kline.open_time + 1
-        if not kline.open_time - length <= kline.event_time <= kline.close_time + length:
+        if length > 60_000 or not kline.open_time - length <= kline.event_time <= kline.close_time + length:
             return False
         if kline.open_time - max(NOON, self.last[0] if self.last else 0) > DAY_MS:
             return False

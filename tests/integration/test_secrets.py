@@ -155,6 +155,8 @@ def test_a_bot_that_meets_every_error_shows_no_secret(tmp_path, exchange, secret
         exchange.fault("ws_cut", count=2)
         for text in ("{", secrets[1], json.dumps({"e": "kline", "k": secrets[0]}), json.dumps({"error": secrets[0]})):
             exchange.fault("ws_frame", text=text)
+            exchange.fault("user_frame", text=text)
+        exchange.fault("user_cut")
         # Actors that die in each way.
         for name, how in (
             ("trader/BTCUSDT", "raise"),
