@@ -8,5 +8,6 @@ lint:    ; scripts/lint
 format:  ; scripts/setup dev && .venv/bin/ruff format . && .venv/bin/ruff check --fix .
 chaos:   ; BULKHEAD_KILLS=200 scripts/test -m chaos
 fuzz:    ; BULKHEAD_FUZZ_CASES=$${BULKHEAD_FUZZ_CASES:-1000000} scripts/test -q tests/fuzz
-bench:   ; scripts/setup && .venv/bin/python -m benchmarks.supervision && .venv/bin/python -m benchmarks.replay && .venv/bin/python -m benchmarks.orders
+bench:   ; scripts/setup && .venv/bin/python -m benchmarks.supervision && .venv/bin/python -m benchmarks.replay && .venv/bin/python -m benchmarks.orders \
+           && .venv/bin/python -m benchmarks.feeds
 clean:   ; rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

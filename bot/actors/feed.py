@@ -27,7 +27,7 @@ class FeedSettings(msgspec.Struct, frozen=True):
     grace_ms: int = 10_000
     min_backoff_ms: int = 250
     max_backoff_ms: int = 10_000
-    watch_ms: int = 1_000
+    watch_ms: int = 2_000
     held_bound: int = 5_000
 
 
