@@ -209,7 +209,7 @@ def test_without_a_history_a_gap_is_not_waited_for():
 
 
 def test_a_gap_that_the_exchange_has_too_is_asked_about_a_few_times_and_believed():
-    klines = [a_kline("1", open_time=NOON + minute * MINUTE_MS) for minute in (0, 5, 6, 900)]
+    klines = [a_kline("1", open_time=NOON + minute * MINUTE_MS) for minute in (0, 5, 6, 900, 901)]
     bench = Bench()
     bench.take(UP, *klines)
     for _ in range(LOOKS):
@@ -223,6 +223,25 @@ def test_a_gap_that_the_exchange_has_too_is_asked_about_a_few_times_and_believed
         bench.ring(1_000)
     bench.fetch()
     assert bench.passed() == klines[3:]
+    assert bench.questions == 2 * (LOOKS + 1)
+
+
+def test_a_kline_behind_a_gap_of_the_exchanges_own_that_finds_no_room_comes_later():
+    a, b, c = (a_kline("1", open_time=NOON + minute * MINUTE_MS) for minute in (0, 5, 6))
+    bench = Bench()
+    bench.take(UP, a, b)
+    for _ in range(LOOKS):
+        bench.fetch()
+        bench.ring(1_000)
+    bench.context.refusing.add(TRADER)
+    bench.fetch()
+    bench.context.refusing.clear()
+    bench.take(c)
+    bench.history = [b]
+    bench.ring(1_000)
+    assert bench.questions == LOOKS + 2, "one at a time"
+    bench.fetch()
+    assert bench.passed() == [a, b, c]
 
 
 def test_a_history_that_is_a_moment_behind_the_stream_is_waited_for():
