@@ -30,8 +30,9 @@ from bot.app.why import why_moment, why_order
 from bot.domain.decision import Decision, Run
 from bot.domain.filters import SymbolRules, default_rules
 from bot.domain.kline import Kline
-from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side, Trade, trade_of
+from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side, trade_of
 from bot.domain.order_id import client_order_id
+from bot.domain.position import Position
 from bot.domain.strategy import Thresholds
 from bot.supervision import ActorFailed, ActorRestarted
 
@@ -61,7 +62,7 @@ def build(directory: DataDirectory, count: int) -> list[str]:
     """Fill a data directory; return the ids of its orders and refused signals."""
     directory.claim(Identity(mode=MODE, exchange="simulated", account="paper", bot_id=BOT_ID))
     rules = {symbol: rule for symbol in SYMBOLS if (rule := default_rules(symbol)) is not None}
-    ids = []
+    ids, positions = [], dict.fromkeys(SYMBOLS, Position())
     with SqliteStore(directory.history) as store, SqliteJournal(directory.orders) as journal:
         journal.set_note(START_CASH_NOTE, "10000")
         journal.set_note(RULES_NOTE, encode_rules(rules))
@@ -72,13 +73,15 @@ def build(directory: DataDirectory, count: int) -> list[str]:
             decisions, trades, events = [], [], []
             for number, kline in batch:
                 if number % ORDER_EVERY == 0 or number % REFUSAL_EVERY == 0:
-                    is_order = number % ORDER_EVERY == 0
-                    side = Side.BUY if number % (2 * ORDER_EVERY) == 0 else Side.SELL
-                    decision = decided(kline, side, "CASH" if not is_order else side.value)
+                    is_order, position = number % ORDER_EVERY == 0, positions[kline.symbol]
+                    side = Side.SELL if position.quantity > 0 else Side.BUY
+                    decision = decided(kline, side, side.value if is_order else "CASH", position)
                     decisions.append(decision)
                     ids.append(decision.client_order_id)
                     if is_order:
-                        trades.append(ordered(journal, rules[kline.symbol], kline, side, decision, number))
+                        fill = ordered(journal, rules[kline.symbol], kline, side, decision, number)
+                        positions[kline.symbol] = position.after(fill, rules[kline.symbol])
+                        trades.append(trade_of(intent_of(kline, side, decision), [fill], MODE, BOT_ID))
                 if number % FAILURE_EVERY == 0:
                     name = f"trader/{kline.symbol}"
                     events += [
@@ -90,7 +93,7 @@ def build(directory: DataDirectory, count: int) -> list[str]:
     return ids
 
 
-def decided(kline: Kline, side: Side, name: str) -> Decision:
+def decided(kline: Kline, side: Side, name: str, position: Position) -> Decision:
     return Decision(
         symbol=kline.symbol,
         open_time=kline.open_time,
@@ -101,25 +104,35 @@ def decided(kline: Kline, side: Side, name: str) -> Decision:
         close=kline.close,
         previous_close=kline.close,
         thresholds=Thresholds(kline.close, kline.close),
-        position=Decimal(0),
+        position=position.quantity,
         client_order_id=client_order_id(BOT_ID, MODE, kline.symbol, side, kline.open_time, kline.event_time),
         time=kline.event_time + 3,
     )
 
 
+def intent_of(kline: Kline, side: Side, decision: Decision) -> OrderIntent:
+    return OrderIntent(
+        decision.client_order_id,
+        kline.symbol,
+        side,
+        Decimal("0.01"),
+        kline.close,
+        kline.open_time,
+        kline.event_time,
+        decision.reason,
+    )
+
+
 def ordered(
     journal: SqliteJournal, rules: SymbolRules, kline: Kline, side: Side, decision: Decision, number: int
-) -> Trade | None:
-    order_id, quantity = decision.client_order_id, Decimal("0.01")
-    intent = OrderIntent(
-        order_id, kline.symbol, side, quantity, kline.close, kline.open_time, kline.event_time, decision.reason
-    )
+) -> Fill:
+    intent, order_id = intent_of(kline, side, decision), decision.client_order_id
     journal.record(intent)
     asset = rules.base_asset if side is Side.BUY else rules.quote_asset
-    quote, fee, at = kline.close * quantity, Decimal("0.00001"), kline.event_time
-    fill = Fill(order_id, number, number, kline.symbol, side, kline.close, quantity, quote, fee, asset, at)
+    quote, fee, at = kline.close * intent.quantity, Decimal("0.00001"), kline.event_time
+    fill = Fill(order_id, number, number, kline.symbol, side, kline.close, intent.quantity, quote, fee, asset, at)
     journal.settle(OrderReport(order_id, number, kline.symbol, OrderStatus.FILLED, (fill,)))
-    return trade_of(intent, [fill], MODE, BOT_ID)
+    return fill
 
 
 def percentiles(times_ms: Iterable[float]) -> tuple[float, float, float]:

@@ -20,6 +20,7 @@ from bot.domain.kline import Kline
 from bot.domain.money import ROUNDING, ZERO, add, multiply, plain, subtract
 from bot.domain.order import Fill, Side, Trade
 from bot.domain.order_id import client_order_id
+from bot.domain.position import Position
 from bot.domain.strategy import Strategy, StrategyError, Thresholds, load_strategy, thresholds_of
 from bot.research.report import trade_json
 
@@ -148,6 +149,8 @@ class _Inquiry(ExitStack):
         self._store = self.enter_context(SqliteStore.read_only(directory.history))
         self._journal = self.enter_context(SqliteJournal.read_only(directory.orders))
         self._reasons = self._store.reasons
+        for files in (self._store, self._journal):
+            self.enter_context(files.one_state())
 
     def moment(self, symbol: str, time_ms: int | None) -> Answer:
         span = self._store.span(symbol)
@@ -226,7 +229,7 @@ class _Inquiry(ExitStack):
         keys = sorted({*klines, *decisions})
         index = keys.index(key)
         keys, index = keys[max(0, index - side) : index + side + 1], min(index, side)
-        view = _View(self._store, self._journal, self._identity, symbol, keys[0], keys[-1], run)
+        view = _View(self._store, self._journal, self._identity, symbol, keys[0], run)
         return tuple(view.step(klines.get(one), decisions.get(one)) for one in keys), index
 
 
@@ -240,16 +243,17 @@ class _View:
         identity: Identity,
         symbol: str,
         first: MessageKey,
-        last: MessageKey,
         run: Run | None,
     ) -> None:
+        self._reasons = store.reasons
+        self._symbol = symbol
         self._journal = journal
         self._identity = identity
         self._run = run
         self._strategy = _strategy(run)
         self._only_closed = run is not None and run.only_closed
-        rules = decode_rules(journal.get_note(RULES_NOTE)).get(symbol)
-        self._changes = journal.position_changes(symbol, rules.base_asset, last[2]) if rules is not None else []
+        self._changes: list[tuple[int, Decimal]] | None = None
+        self._rules = decode_rules(journal.get_note(RULES_NOTE)).get(symbol)
         self._before = next(iter(store.klines_before(symbol, first, 1)), None)
         warmup = 1 if self._strategy is None else max(1, self._strategy.warmup)
         self._previous: Decimal | None = None
@@ -294,10 +298,7 @@ class _View:
         assert kline is not None
         previous, run, order_id = self._previous, self._run, ""
         thresholds = thresholds_of(self._strategy, self._state) if self._strategy is not None else None
-        changes = (change for time, change in self._changes if time < kline.event_time)
-        position = ZERO
-        for change in changes:
-            position = add(position, change)
+        position = self._position(kline)
         if run is None or (run.mode != "replay" and kline.event_time < run.start_time - NEAR_MS):
             name, reason, thresholds = UNKNOWN, "from before decisions were stored", None
         elif self._is_thinned(kline):
@@ -331,6 +332,31 @@ class _View:
             since_last_ms=since,
             is_gap=is_gap,
         )
+
+    def _position(self, kline: Kline) -> Decimal:
+        """Return what was held when a message came at which no order was made.
+
+        Where the decisions before and behind it agree, nothing else moved the position in between; else all orders of
+        the symbol are added up.
+        """
+        rules, key = self._rules, _key(kline)
+        if rules is None:
+            return ZERO
+        before, after = self._reasons.position_before(self._symbol, key), self._reasons.position_from(self._symbol, key)
+        if before is not None and after is not None and before.position is not None:
+            entry = self._journal.entry(before.client_order_id) if before.client_order_id else None
+            held = Position(before.position)
+            for fill in entry.fills if entry is not None else ():
+                held = held.after(fill, rules)
+            if held.quantity == after.position:
+                return held.quantity
+        if self._changes is None:
+            self._changes = self._journal.position_changes(self._symbol, rules.base_asset)
+        position = ZERO
+        for time, change in self._changes:
+            if time < kline.event_time:
+                position = add(position, change)
+        return position
 
     def _is_thinned(self, kline: Kline) -> bool:
         """Return whether the open candles before a closed one are likely to have been deleted, as old ones are."""

@@ -173,6 +173,26 @@ def test_an_order_comes_with_its_fills_and_its_trade(book):
     assert (told["message"]["decision"], told["order"]["trade"]["quantity"]) == ("BUY", "1")
 
 
+@pytest.mark.parametrize("is_flattened", [False, True])
+def test_what_was_held_between_two_decisions_counts_orders_that_no_message_made(book, is_flattened):
+    book.store.record_run(a_run())
+    first, drop, hold, late = klines_of("100", "98", "98.1", "96")
+    held = "0" if is_flattened else "0.999"
+
+    def ordered(order_id, side, kline, quantity, commission, trade_id):
+        book.journal.record(an_intent(side, client_order_id=order_id, kline=kline, close="98"))
+        fill = a_fill(side, quantity, "98", client_order_id=order_id, trade_id=trade_id, commission=commission)
+        book.journal.settle(OrderReport(order_id, trade_id, "BTCUSDT", OrderStatus.FILLED, (fill,)))
+
+    ordered("bh-1", "BUY", drop, "1", "0.001", 1)
+    if is_flattened:
+        ordered("bh-flatten", "SELL", drop, "0.999", "0", 2)
+    refused = a_decision("CASH", late, client_order_id="bh-2", position=Decimal(held))
+    dropped = a_decision("DROPPED", a_kline("1", open_time=hold.open_time, is_closed=False), position=Decimal(7))
+    book.store.write([first, drop, hold, late], [], [a_decision("BUY", drop, client_order_id="bh-1"), dropped, refused])
+    assert book.why(hold.event_time).step.position == Decimal(held)
+
+
 def test_an_order_of_before_decisions_were_stored_is_found_by_its_id_and_at_its_message(book):
     first, drop = klines_of("100", "98")
     order_id = client_order_id("bot", "demo", "BTCUSDT", "BUY", drop.open_time, drop.event_time)

@@ -399,6 +399,17 @@ def test_the_last_klines_are_found_without_reading_the_others(history, closed_on
     assert steps(klines_of(*range(1, 5_000))) < 2 * few
 
 
+def test_looks_within_one_state_do_not_see_what_is_written_meanwhile(history, tmp_path):
+    a, b = klines_of("1", "2")
+    history.write([a], [])
+    reader = SqliteStore.read_only(tmp_path / "history.db")
+    with reader.one_state():
+        assert reader.kline_count() == 1
+        history.write([b], [])
+        assert (reader.kline_count(), reader.last_klines("BTCUSDT", 5)) == (1, [a])
+    assert reader.kline_count() == 2
+
+
 LOOKS = {
     "span": lambda store, key: store.span("BTCUSDT"),
     "kline_at": lambda store, key: store.kline_at("BTCUSDT", key[2]),
@@ -409,6 +420,8 @@ LOOKS = {
     "decision_of": lambda store, key: store.reasons.decision_of("bh-50"),
     "decisions_before": lambda store, key: store.reasons.decisions_before("BTCUSDT", key, 3),
     "decisions_from": lambda store, key: store.reasons.decisions_from("BTCUSDT", key, 3),
+    "position_before": lambda store, key: store.reasons.position_before("BTCUSDT", key),
+    "position_from": lambda store, key: store.reasons.position_from("BTCUSDT", key),
     "events": lambda store, key: store.reasons.events(["trader/BTCUSDT"], key[2] - 60_000, key[2] + 60_000),
     "run_at": lambda store, key: store.reasons.run_at(key[2]),
 }

@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -50,6 +50,7 @@ class Database:
         self._lock_timeout_s = lock_timeout_s
         self._lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
+        self._shared: sqlite3.Connection | None = None
         if read_only:
             with self.reading() as connection:
                 self._refuse_other_versions(connection, oldest=len(migrations))
@@ -83,6 +84,9 @@ class Database:
 
         An open read keeps the WAL from starting over, so a reader that lingers lets it grow.
         """
+        if self._shared is not None:
+            yield self._shared
+            return
         with self._errors_named():
             connection = self._open_reader()
             try:
@@ -103,6 +107,16 @@ class Database:
                 return
         with self.reading() as connection:
             yield connection
+
+    @contextmanager
+    def one_state(self) -> Iterator[None]:
+        """Let all reads of the block see one state, by one connection. Only where one thread alone reads by this."""
+        with self.reading() as connection:
+            self._shared = connection
+            try:
+                yield
+            finally:
+                self._shared = None
 
     def _open_writer(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -184,6 +198,10 @@ class DatabaseOwner:
     def close(self) -> None:
         """End writing and fold the WAL into the file. Reading stays possible; closing twice does nothing."""
         self._database.close()
+
+    def one_state(self) -> AbstractContextManager[None]:
+        """Let all reads of the block see one state, and sooner. Only where one thread alone reads by this object."""
+        return self._database.one_state()
 
     def __enter__(self) -> Self:
         return self

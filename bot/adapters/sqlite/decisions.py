@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from bot.adapters.sqlite.database import Database, Migration
-from bot.domain.decision import Decision, Run
+from bot.domain.decision import Decided, Decision, Run
 from bot.domain.money import plain
 from bot.domain.strategy import Thresholds
 from bot.messages import BookEvent, SymbolStopped
@@ -60,6 +60,11 @@ _DECISION_COLUMNS = (
 
 
 _NEWEST = "open_time DESC, is_closed DESC, event_time DESC"
+_OLDEST = "open_time, is_closed, event_time"
+_BEFORE = f"symbol = ? AND ({_OLDEST}) < (?, ?, ?)"
+_FROM = f"symbol = ? AND ({_OLDEST}) >= (?, ?, ?)"
+# A message that came late stands where it belongs, but what was held is of the time when it came.
+_HOLDS = f"position IS NOT NULL AND name <> '{Decided.DROPPED.value}'"
 _runs = msgspec.json.Decoder(Run)
 
 MessageKey = tuple[int, bool, int]
@@ -94,13 +99,21 @@ class Reasons:
 
     def decisions_before(self, symbol: str, key: MessageKey, count: int) -> list[Decision]:
         """Return the last `count` decisions before a place in message order, oldest first."""
-        condition = "symbol = ? AND (open_time, is_closed, event_time) < (?, ?, ?)"
-        return self._decisions(condition, (symbol, *key, count), f"ORDER BY {_NEWEST} LIMIT ?")[::-1]
+        return self._decisions(_BEFORE, (symbol, *key, count), f"ORDER BY {_NEWEST} LIMIT ?")[::-1]
 
     def decisions_from(self, symbol: str, key: MessageKey, count: int) -> list[Decision]:
         """Return the first `count` decisions at or behind a place in message order, oldest first."""
-        condition = "symbol = ? AND (open_time, is_closed, event_time) >= (?, ?, ?)"
-        return self._decisions(condition, (symbol, *key, count), "ORDER BY open_time, is_closed, event_time LIMIT ?")
+        return self._decisions(_FROM, (symbol, *key, count), f"ORDER BY {_OLDEST} LIMIT ?")
+
+    def position_before(self, symbol: str, key: MessageKey) -> Decision | None:
+        """Return the last decision before a place in message order that says what was held then."""
+        found = self._decisions(f"{_BEFORE} AND {_HOLDS}", (symbol, *key), f"ORDER BY {_NEWEST} LIMIT 1")
+        return found[0] if found else None
+
+    def position_from(self, symbol: str, key: MessageKey) -> Decision | None:
+        """Return the first decision at or behind a place in message order that says what was held then."""
+        found = self._decisions(f"{_FROM} AND {_HOLDS}", (symbol, *key), f"ORDER BY {_OLDEST} LIMIT 1")
+        return found[0] if found else None
 
     def events(self, names: Iterable[str], since_ms: int, until_ms: int) -> list[ActorEvent]:
         """Return the events about these actors between two times, both included, oldest first."""

@@ -287,24 +287,22 @@ class SqliteJournal(DatabaseOwner):
             return self._orders("status <> 'RECORDED'")
         return self._orders("status <> 'RECORDED' AND symbol = ?", symbol)
 
-    def position_changes(self, symbol: str, base_asset: str, before_ms: int) -> list[tuple[int, Decimal]]:
-        """Return what moved a symbol's position before a time: its moment and the change (base asset), in any order.
+    def position_changes(self, symbol: str, base_asset: str) -> list[tuple[int, Decimal]]:
+        """Return what moved a symbol's position: the moment and the change (base asset), in any order.
 
         An order's moment is its deciding kline's event_time.
         """
         with self._database.reading() as connection:
             rows = connection.execute(
                 "SELECT i.event_time, f.side, f.quantity, f.commission, f.commission_asset FROM intents i "
-                "JOIN fills f ON f.client_order_id = i.client_order_id WHERE i.symbol = ? AND i.event_time < ?",
-                (symbol, before_ms),
+                "JOIN fills f ON f.client_order_id = i.client_order_id WHERE i.symbol = ?",
+                (symbol,),
             ).fetchall()
         changes = []
         for time, side, quantity, commission, asset in rows:
             change = Decimal(quantity) if side == Side.BUY else subtract(ZERO, Decimal(quantity))
             changes.append((time, subtract(change, Decimal(commission)) if asset == base_asset else change))
-        return changes + [
-            (one.time, one.quantity) for one in self.adjustments() if one.symbol == symbol and one.time < before_ms
-        ]
+        return changes + [(one.time, one.quantity) for one in self.adjustments() if one.symbol == symbol]
 
     def get_note(self, key: str) -> str | None:
         """Return a remembered fact of the book, None if there is none."""
