@@ -3,7 +3,7 @@
     python -m benchmarks.why [--messages 1000000] [--questions 200]
 
 Beside the answer itself, the whole command is timed, interpreter and imports included. Times depend on the machine and
-on what else it does: the load stands beside them.
+on what else it does: the load stands beside them, and the CPU time of this process, by which the limit is judged.
 """
 
 import argparse
@@ -156,13 +156,16 @@ def main() -> None:
             (rng.choice(SYMBOLS), START + rng.randrange(2_000, candles * MINUTE_MS)) for _ in range(arguments.questions)
         ]
         rows: dict[str, list[float]] = {"SYMBOL TIME": [], "CLIENT_ORDER_ID": [], "the whole command": []}
+        cpu_ms: list[float] = []
         for symbol, moment in moments:
-            begun = time.perf_counter()
+            begun, cpu = time.perf_counter(), time.process_time()
             why_moment(directory, symbol, moment).as_json()
+            cpu_ms.append((time.process_time() - cpu) * 1000)
             rows["SYMBOL TIME"].append((time.perf_counter() - begun) * 1000)
         for order_id in rng.sample(ids, arguments.questions):
-            begun = time.perf_counter()
+            begun, cpu = time.perf_counter(), time.process_time()
             why_order(directory, order_id).as_json()
+            cpu_ms.append((time.process_time() - cpu) * 1000)
             rows["CLIENT_ORDER_ID"].append((time.perf_counter() - begun) * 1000)
         for symbol, moment in moments[:10]:
             command = ["-m", "bot.main", "why", symbol, str(moment), "--json", "--data-dir", str(directory.path)]
@@ -179,7 +182,8 @@ def main() -> None:
     for what, times in rows.items():
         table.add_row(what, str(len(times)), *(f"{value:.1f}" for value in percentiles(times)))
     console.print(table)
-    worst = max(rows["SYMBOL TIME"] + rows["CLIENT_ORDER_ID"])
+    median, _, worst = percentiles(cpu_ms)
+    console.print(f"CPU time of an answer: median {median:.1f} ms, worst {worst:.1f} ms")
     if worst > LIMIT_MS:
         sys.exit(f"{worst:.0f} ms is more than the {LIMIT_MS:.0f} ms that an answer may take")
 
