@@ -184,8 +184,8 @@ class Account(Protocol):
     def balances(self) -> dict[str, tuple[Decimal, Decimal]]:
         """Return what the account holds of each asset, as (free, locked)."""
 
-    def open_orders(self, symbol: str) -> list[AccountOrder]:
-        """Return a symbol's orders that are still open, whoever sent them."""
+    def open_orders(self, symbol: str | None = None) -> list[AccountOrder]:
+        """Return the orders of a symbol, or of all, that are still open, whoever sent them."""
 
     def orders_since(self, symbol: str, start_time: int) -> list[AccountOrder]:
         """Return all orders placed at or after `start_time`, whoever sent them."""
@@ -197,9 +197,6 @@ class Account(Protocol):
         self, symbol: str, *, from_id: int | None = None, start_time: int | None = None
     ) -> list[AccountTrade]:
         """Return all executions with trade id >= `from_id`, or at or after `start_time`; one of the two is given."""
-
-    def newest_trade_id(self, symbol: str) -> int:
-        """Return the id of the newest execution, 0 where there was none."""
 
     def average_price(self, symbol: str) -> Decimal:
         """Return the average price of the last minutes, by which the notional of market orders is judged."""

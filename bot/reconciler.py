@@ -32,8 +32,20 @@ ONE_BY_ONE = 5
 LOOKS = 3
 """How often both are read at most until nothing happened in between."""
 
+ALL_AT_ONCE = 13
+"""From so many symbols on, the open orders of all weigh less than those of each. Source: Binance, weights."""
+
 _MINUTE_MS = 60_000
-_accepted = msgspec.json.Decoder(Accepted)
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """What one look leaves for the next; `began_ms` is when the first one was: what came before is nobody's."""
+
+    accepted: Accepted
+    began_ms: int
+
+
+_kept = msgspec.json.Decoder(_Kept)
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -118,8 +130,9 @@ class Reconciler:
         self._start_cash = start_cash
         self._may_reset = may_reset
         self._now_ms = now_ms
-        self._ordered: set[str] = set()  # symbols of which the journal has orders
-        self._began_behind: dict[str, int] = {}
+        self._began_ms = now_ms()
+        self._booked_ids: dict[str, int] = {}  # the newest execution in the journal, by symbol
+        self._agreed: dict[str, int] = {}  # the same, of symbols that hold what they should
         self._lock = threading.Lock()
 
     def compare(self) -> Comparison:
@@ -156,9 +169,9 @@ class Reconciler:
         for report in reports:
             if report.symbol not in self._symbols:
                 self._journal.amend(report.client_order_id, report.fills)
-        kept = accepted or look.accepted
-        # Executions from before the book began are nobody's: only where they end is remembered.
-        kept = msgspec.structs.replace(kept, last_trade_ids={**self._began_behind, **kept.last_trade_ids})
+        accepted = accepted or look.accepted
+        last = {**accepted.last_trade_ids, **{symbol: last for symbol, last in self._agreed.items() if last}}
+        kept = _Kept(msgspec.structs.replace(accepted, last_trade_ids=last), self._began_ms)
         self._journal.set_note(RECONCILED_NOTE, msgspec.json.encode(kept).decode())
         return Comparison(
             book=book,
@@ -196,16 +209,21 @@ class Reconciler:
                 if change.symbol:
                     positions[change.symbol] = positions[change.symbol].adjusted(change)
                 cash = add(cash, change.quote)
+        self._booked_ids = {}
+        for fill in fills:
+            self._booked_ids[fill.symbol] = max(fill.trade_id, self._booked_ids.get(fill.symbol, 0))
         noted = self._journal.get_note(RECONCILED_NOTE)
+        kept = None if noted is None else _kept.decode(noted)
+        if kept is not None:
+            self._began_ms = kept.began_ms
         intents = [entry.intent for entry in (*unresolved, *settled)]
-        self._ordered = {intent.symbol for intent in intents}
         return BookView(
             positions={symbol: position.quantity for symbol, position in positions.items()},
             cash=cash,
             quote_asset=self._quote_asset,
             rules=self._rules,
             order_prefix=self._order_prefix,
-            accepted=None if noted is None else _accepted.decode(noted),
+            accepted=None if kept is None else kept.accepted,
             unresolved=frozenset(entry.intent.symbol for entry in unresolved),
             orders={(fill.symbol, fill.order_id): fill.client_order_id for fill in fills},
             client_order_ids=frozenset(intent.client_order_id for intent in intents),
@@ -215,30 +233,37 @@ class Reconciler:
         )
 
     def _read_account(self, book: BookView) -> AccountView:
+        """Ask what the account holds and, where that is not what it should be, by which orders and executions.
+
+        A late or foreign execution shows in the base asset, so symbols that hold what they should cost no question, but
+        on a testnet, whose reset shows in the executions.
+        """
         seen = book.accepted.last_trade_ids if book.accepted is not None else {}
         balances = self._account.balances()
-        locked = {asset for asset, (_, amount) in balances.items() if amount}
         trades: list[AccountTrade] = []
         orders: list[AccountOrder] = []
-        open_orders: list[AccountOrder] = []
-        newest: dict[str, int] = {}
+        newest = dict(seen)
         denied: set[str] = set()
-        self._began_behind = {}
+        self._agreed = {}
         for symbol, rules in self._rules.items():
+            if symbol in book.unresolved or book.accepted is None:
+                continue
+            expected = add(book.positions[symbol], book.accepted.foreign.get(rules.base_asset, ZERO))
+            if not self._may_reset and add(*balances.get(rules.base_asset, (ZERO, ZERO))) == expected:
+                newest[symbol] = self._agreed[symbol] = max(seen.get(symbol, 0), self._booked_ids.get(symbol, 0))
+                continue
             rows = self._trades(symbol, seen.get(symbol))
             newest[symbol] = max((row.trade_id for row in rows), default=0)
-            is_behind = symbol in seen and newest[symbol] < seen[symbol]
+            is_behind = newest[symbol] < seen.get(symbol, 0)
             fresh = [row for row in rows if is_behind or row.trade_id > seen.get(symbol, 0)]
             trades += fresh
             orders += self._orders(symbol, fresh, book)
             if is_behind and self._may_reset:
                 denied |= self._denied(symbol, book)
-            if {rules.base_asset, rules.quote_asset} & locked:
-                open_orders += self._account.open_orders(symbol)
         return AccountView(
             balances=balances,
             orders=tuple(orders),
-            open_orders=tuple(open_orders),
+            open_orders=tuple(self._open_orders(balances)),
             trades=tuple(trades),
             newest_trade_ids=newest,
             denied=frozenset(denied),
@@ -246,15 +271,20 @@ class Reconciler:
 
     def _trades(self, symbol: str, last_seen: int | None) -> list[AccountTrade]:
         """Return the executions from the last seen one on; all there are, where that one is not there any more."""
-        if last_seen is None:
-            if symbol in self._ordered:
-                return self._account.trades_since(symbol, from_id=0)
-            self._began_behind[symbol] = self._account.newest_trade_id(symbol)
-            return []
+        if not last_seen:
+            return self._account.trades_since(symbol, start_time=self._began_ms)
         rows = self._account.trades_since(symbol, from_id=last_seen)
         if rows or not self._may_reset:
             return rows
         return self._account.trades_since(symbol, from_id=0)
+
+    def _open_orders(self, balances: Mapping[str, tuple[Decimal, Decimal]]) -> list[AccountOrder]:
+        """Return the open orders of the symbols in whose assets something is locked."""
+        locked = {asset for asset, (_, amount) in balances.items() if amount}
+        asked = [symbol for symbol, rules in self._rules.items() if {rules.base_asset, rules.quote_asset} & locked]
+        if len(asked) >= ALL_AT_ONCE:
+            return [order for order in self._account.open_orders() if order.symbol in self._rules]
+        return [order for symbol in asked for order in self._account.open_orders(symbol)]
 
     def _orders(self, symbol: str, trades: Iterable[AccountTrade], book: BookView) -> list[AccountOrder]:
         """Return the orders of executions of which the book does not say whose they are."""

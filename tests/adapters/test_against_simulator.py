@@ -52,6 +52,10 @@ class Simulator:
         state = requests.get(self.ends.rest_url + "/sim/state", timeout=5).json()
         return Counter(order["clientOrderId"] for order in state["orders"] if "reject" not in order)
 
+    def requests(self):
+        """How often each path was asked."""
+        return Counter(requests.get(self.ends.rest_url + "/sim/state", timeout=5).json()["requests"])
+
     def intent(self, quantity="0.001", side=Side.BUY, symbol="BTCUSDT"):
         name = f"test-{next(self._numbers)}"
         return OrderIntent(name, symbol, side, Decimal(quantity), Decimal(1), 0, 0, "test")

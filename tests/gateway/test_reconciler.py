@@ -33,7 +33,7 @@ class Bench:
         self.number = 0
         self.new_process()
 
-    def new_process(self):
+    def new_process(self, may_reset=True):
         self.reconciler = Reconciler(
             self.exchange,
             self.journal,
@@ -41,7 +41,7 @@ class Bench:
             self.symbols,
             PREFIX,
             self.start_cash,
-            may_reset=True,
+            may_reset=may_reset,
             now_ms=lambda: next(self.times),
         )
 
@@ -192,3 +192,28 @@ def test_what_was_found_is_written_before_it_is_told(bench):
     bench.by_hand("SELL", "0.019")
     accepted = bench.reconciler.accept()
     assert bench.journal.adjustments() == list(accepted.adjustments)
+
+
+def test_symbols_that_hold_what_they_should_cost_one_question_for_all(bench):
+    bench.new_process(may_reset=False)
+    bench.reconciler.compare()
+    bench.trade("BUY", "0.02")
+    before = bench.simulator.requests()
+    bench.reconciler.compare()
+    asked = bench.simulator.requests() - before
+    assert asked == {"/api/v3/account": 1}
+
+
+def test_an_execution_that_is_older_than_others_is_found_late_all_the_same(bench):
+    bench.new_process(may_reset=False)
+    bench.reconciler.compare()
+    bench.trade("BUY", "0.01")
+    bench.reconciler.compare()
+    late = bench.order("BUY", "0.01")
+    bench.journal.record(late)
+    bench.gateway._settle(late, OrderStatus.NOT_PLACED, "a mistake")
+    bench.exchange.place(late)
+    bench.trade("BUY", "0.01")
+    comparison = bench.reconciler.compare()
+    assert [report.client_order_id for report in comparison.reports] == [late.client_order_id]
+    assert comparison.stops == {}

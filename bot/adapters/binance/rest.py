@@ -120,9 +120,13 @@ class BinanceExchange(PublicCalls):
                 return None
             fail_read(failed)
 
-    def open_orders(self, symbol: str) -> list[AccountOrder]:
-        """Return a symbol's orders that are still open, whoever sent them. Raises as the port says of reads."""
-        return [_account_order(o) for o in self.read("openOrders", {"symbol": symbol}, list[AccountOrderReply])]
+    def open_orders(self, symbol: str | None = None) -> list[AccountOrder]:
+        """Return the orders of a symbol, or of all, that are still open, whoever sent them.
+
+        Raises as the port says of reads.
+        """
+        params = {} if symbol is None else {"symbol": symbol}
+        return [_account_order(o) for o in self.read("openOrders", params, list[AccountOrderReply])]
 
     def orders_since(self, symbol: str, start_time: int) -> list[AccountOrder]:
         """Return all orders placed at or after `start_time` (ms), oldest first, whoever sent them.
@@ -182,11 +186,6 @@ class BinanceExchange(PublicCalls):
             if len(page) < PAGE:
                 return [_account_trade(trade) for trade in trades]
             params = {"fromId": str(page[-1].id + 1)}
-
-    def newest_trade_id(self, symbol: str) -> int:
-        """Return the id of the newest execution, 0 where there was none. Raises as the port says of reads."""
-        rows = self.read("myTrades", {"symbol": symbol, "limit": "1"}, list[AccountTradeReply])
-        return max((row.id for row in rows), default=0)
 
     def place(self, intent: OrderIntent, leave: Leave = at_once) -> OrderReport:
         """Send an order and return its final report with every fill as the exchange reported it.
