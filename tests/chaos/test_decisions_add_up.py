@@ -38,7 +38,16 @@ from bot.domain.scalping import Scalping
 from bot.domain.sizing import SizingParameters
 from bot.gateway import OrderGateway
 from bot.ports import OrderInDoubt, OrderNotSent, OrderRejected
-from bot.supervision import ActorQuarantined, ActorSystem, Address, Backoff, DeadLetter, KillRefused, SystemClock
+from bot.supervision import (
+    ActorFailed,
+    ActorQuarantined,
+    ActorSystem,
+    Address,
+    Backoff,
+    DeadLetter,
+    KillRefused,
+    SystemClock,
+)
 from tests.support.builders import MINUTE_MS, NOON, a_kline, rules_of
 
 MESSAGES = int(os.environ.get("BULKHEAD_DECISIONS", "20000"))
@@ -55,6 +64,7 @@ FORGIVING = {
     "poison_attempts": 10**9,
     "backoff": Backoff(min_ms=10, max_ms=50, reset_after_ms=100),
 }
+WAYS_TO_DIE = ("ChaosKill", "SystemExit", "Died", "vanished")
 NAMES = (*(f"{kind}/{s}" for kind in ("feed", "trader") for s in SYMBOLS), "portfolio", "bridge", "persistence")
 EXPECTED = {"FIRST", "HOLD", "GAP", "STALE", "DROPPED", "BUY", "SELL", "IN_DOUBT", "HALTED", "CASH", "EXPOSURE"}
 
@@ -79,7 +89,7 @@ class World:
         self._paper = PaperExchange(rules, sizing, self.clock, next_trade_id=1)
         self.deaths = 0
 
-    def refusal(self, symbol):
+    def refusal(self, symbol, side):
         return self.reason
 
     def now_ms(self):
@@ -167,7 +177,11 @@ class Driver:
 
     def _on_event(self, event):
         # Either would leave out a message that nobody decided.
-        if isinstance(event, ActorQuarantined) or (isinstance(event, DeadLetter) and event.attempts):
+        if (
+            isinstance(event, ActorQuarantined)
+            or (isinstance(event, DeadLetter) and event.attempts)
+            or (isinstance(event, ActorFailed) and not any(way in event.error for way in WAYS_TO_DIE))
+        ):
             self.lost.append(event)
         self.system.tell(addresses.MONITOR, event)
         self.system.tell(addresses.BRIDGE, event)
