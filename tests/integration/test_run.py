@@ -344,6 +344,8 @@ def assert_refused(ended, *fragments, status=2):
         (("simulator", "--files", "none.csv"), "none.csv"),
         (("simulator", "--interval-ms", "0"), "interval_ms"),
         (("simulator", "--port", "99999"), "port"),
+        (("simulator", "--exchange-info", "none.json"), "none.json"),
+        (("simulator", "--connection-life-ms", "0"), "connection_life_ms"),
         (("simulator", "--symbols", "BTCUSDX"), "BTCUSDX"),
         (("run", "--symbols", "BTCUSDT,BTCEUR"), "quote asset"),
         (("run", "--data-dir", "/proc/none"), "/proc/none"),

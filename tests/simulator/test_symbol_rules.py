@@ -1,5 +1,6 @@
 """A symbol's status and rules, and the account's rights: changed while running, shown, and enforced."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -44,6 +45,17 @@ def test_a_halted_symbols_price_stands_still(desk: Desk) -> None:
     assert last[1] == last[2] == last[3] == last[4] == before["price"]
     assert (last[5], last[8]) == ("0.00000000", 0)
     assert desk.get("/api/v3/ticker/bookTicker", symbolStatus="TRADING").json == []
+
+
+def test_a_halted_symbols_orders_rest_also_in_step_mode() -> None:
+    desk = Desk(step=True)
+    resting = desk.limit(quantity="0.001", price="50000").json["orderId"]
+    desk.exchange.set_symbol("BTCUSDT", "HALT")
+    for expected in ("NEW", "FILLED"):
+        desk.exchange.set_price("BTCUSDT", Decimal(49000))
+        desk.exchange.next_step()
+        assert desk.signed("GET", ORDER, orderId=resting, **SYMBOL).json["status"] == expected
+        desk.exchange.set_symbol("BTCUSDT", "TRADING")
 
 
 @pytest.mark.parametrize(
