@@ -38,6 +38,7 @@ __all__ = [
     "Fill",
     "Flatten",
     "Flush",
+    "Halt",
     "Kline",
     "LogEntries",
     "LogEntry",
@@ -293,6 +294,12 @@ class Compared(msgspec.Struct, frozen=True):
     freed: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     error: str = ""
+
+
+class Halt(msgspec.Struct, frozen=True):
+    """Let no order leave from now on, over restarts too, until a person resumes. Anyone to portfolio."""
+
+    reason: str
 
 
 class Flatten(msgspec.Struct, frozen=True):

@@ -207,6 +207,9 @@ class Account(Protocol):
     def can_trade(self) -> bool:
         """Return whether the account may trade at all."""
 
+    def permissions(self) -> frozenset[str] | None:
+        """Return the account's permissions as last told with another answer; None: not known. Never asks."""
+
     def may_withdraw(self) -> bool | None:
         """Return whether the key may take money out; None where the exchange does not tell."""
 
@@ -271,13 +274,16 @@ class Store(Protocol):
         decisions: Sequence[Decision] = (),
         events: Sequence[BookEvent] = (),
     ) -> None:
-        """Store all in one transaction; the same item twice leaves one. Raises StoreError."""
+        """Store all in one transaction; the same item twice leaves one. Raises StoreError.
+
+        A trade of more quantity replaces the one of its order (a fill was found late), never one of less.
+        """
 
     def last_klines(self, symbol: str, count: int, closed_only: bool = False) -> list[Kline]:
         """Return the last `count` klines (or closed klines) of a symbol in message order, oldest first."""
 
-    def trade_ids(self, symbol: str) -> set[str]:
-        """Return the client order ids of a symbol's stored trades."""
+    def traded(self, symbol: str) -> dict[str, Decimal]:
+        """Return the quantities of a symbol's stored trades (base asset), by client order id."""
 
     def prune(self, before_ms: int, events_before_ms: int) -> int:
         """Delete unclosed klines with an open_time before `before_ms`; return how many went.

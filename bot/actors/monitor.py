@@ -73,12 +73,15 @@ class MonitorActor(Actor):
         self._handlers[type(message)](message)
 
     def _on_trade(self, trade: Trade) -> None:
-        if self._is_heard(trade.client_order_id, "TRADE"):
+        """Tell a trade, and tell it anew where fills of its order were found late: it counts once all the same."""
+        if self._is_heard(trade.client_order_id, f"TRADE {plain(trade.quantity)}"):
             return
         memory = self._cell.value
-        self._keep(trades=(*memory.trades, trade)[-KEPT:], trade_count=memory.trade_count + 1)
+        others = tuple(one for one in memory.trades if one.client_order_id != trade.client_order_id)
+        is_new = len(others) == len(memory.trades)
+        self._keep(trades=(*others, trade)[-KEPT:], trade_count=memory.trade_count + is_new)
         self._log.info(
-            "trade",
+            "trade" if is_new else "trade amended",
             symbol=trade.symbol,
             side=trade.side.value,
             price=plain(trade.price),

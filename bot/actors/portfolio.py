@@ -15,7 +15,7 @@ from bot.domain.market import MarketView
 from bot.domain.order import Fill, OrderIntent, Side
 from bot.domain.risk import MINUTE_MS
 from bot.domain.sizing import Sized, SizingParameters, size_order
-from bot.messages import DiskSpace, Mark, OrderEnded, OrderProposal, Reserved, RulesChanged, Skipped
+from bot.messages import DiskSpace, Halt, Mark, Notice, OrderEnded, OrderProposal, Reserved, RulesChanged, Skipped
 from bot.ports import OrderJournal
 from bot.supervision import Actor, Context
 
@@ -25,7 +25,7 @@ _days = msgspec.json.Decoder(TradingDay)
 
 
 class PortfolioActor(Actor):
-    """Takes Mark, OrderProposal, OrderEnded, Adjustment, RulesChanged, DiskSpace.
+    """Takes Mark, OrderProposal, OrderEnded, Adjustment, RulesChanged, DiskSpace, Halt.
 
     It answers a proposal with Reserved or Skipped and never waits for anyone. The same proposal twice is one
     reservation, the same fill or adjustment twice is booked once, so any message may come again after a restart.
@@ -41,8 +41,12 @@ class PortfolioActor(Actor):
         traders: Mapping[str, Cell[TraderMemory]],
         last_counted: Callable[[str], Kline | None],
         market: Callable[[str], MarketView | None],
+        halt: Callable[[str], None],
     ) -> None:
-        """`market` gives what is known of a symbol at the exchange; None where no exchange is traded on."""
+        """`market` gives what is known of a symbol at the exchange; None where no exchange is traded on.
+
+        `halt` is the kill switch: once it returned no order leaves, whoever holds its money.
+        """
         super().__init__(context)
         self._parameters = parameters
         self._rules = rules
@@ -51,6 +55,7 @@ class PortfolioActor(Actor):
         self._traders = traders
         self._last_counted = last_counted
         self._market = market
+        self._halt = halt
         self._order_times: list[int] = []
         self._start_cash = Decimal(0)
         self._disk_low = False
@@ -62,6 +67,7 @@ class PortfolioActor(Actor):
             DiskSpace: self._on_disk_space,
             Adjustment: self._on_adjustment,
             RulesChanged: self._on_rules,
+            Halt: self._on_halt,
         }
 
     def started(self) -> None:
@@ -171,6 +177,12 @@ class PortfolioActor(Actor):
     def _on_rules(self, changed: RulesChanged) -> None:
         self._ledger.change_rules(changed.rules)
         self._keep()
+
+    def _on_halt(self, halt: Halt) -> None:
+        self._halt(halt.reason)
+        text = f"halted, no order leaves until `resume`: {halt.reason}"
+        notice = Notice(str(self.context.address), "error", text, self.context.clock.now_ms())
+        self.context.tell(addresses.MONITOR, notice)
 
     def _count_order(self, event_time: int) -> None:
         """Remember when an order was made, by its kline's event time; of the last two minutes, since symbols differ."""

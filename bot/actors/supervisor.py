@@ -41,6 +41,7 @@ from bot.messages import (
     DiskSpace,
     ExecutionReported,
     Flatten,
+    Halt,
     LogEntries,
     Mark,
     Notice,
@@ -83,6 +84,7 @@ LANES: dict[type, Lane] = {
     SymbolStopped: Lane.CONTROL,
     ConnectionEnded: Lane.CONTROL,
     Flatten: Lane.CONTROL,
+    Halt: Lane.CONTROL,
     Stored: Lane.CONTROL,
     ReplayLog: Lane.CONTROL,
     StreamUp: Lane.CONTROL,
@@ -130,7 +132,8 @@ class LiveParts(msgspec.Struct, frozen=True):
 class Parts(msgspec.Struct, frozen=True):
     """All that the actors are made of; `live` and `history` are None where klines are injected.
 
-    `market` gives what is known of the exchange that orders go to; None where none is traded on.
+    `market` gives what is known of the exchange that orders go to; None where none is traded on. `halt` lets no order
+    leave any more, for the reason given.
 
     `handler_deadline_ms`: how long one message may take before its actor counts as hung. `on_quarantine`: what becomes
     of the position of a quarantined trader: "limits" (stop loss and take profit act on), "sell" (at once) or "hold".
@@ -154,6 +157,7 @@ class Parts(msgspec.Struct, frozen=True):
     exchange_now_ms: Callable[[], int]
     memories: Memories
     handler_deadline_ms: int
+    halt: Callable[[str], None]
     market: MarketBook | None = None
     on_quarantine: str = "limits"
     account: AccountParts | None = None
@@ -195,6 +199,7 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
             memories.traders,
             last_counted,
             parts.market.view if parts.market is not None else lambda symbol: None,
+            parts.halt,
         )
 
     def account(at: AccountParts) -> Callable[[Context], AccountActor]:

@@ -1,6 +1,7 @@
 """TraderActor: one symbol's decisions. It asks the portfolio for money, the gateway to send, and books its fills."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from decimal import Decimal
 
 import msgspec
 
@@ -10,7 +11,7 @@ from bot.domain.adjustment import Adjustment
 from bot.domain.decision import Decided, Decision, is_same_message, one_more
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline, is_newer
-from bot.domain.money import ZERO, plain
+from bot.domain.money import ZERO, add, plain
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side, trade_of
 from bot.domain.order_id import attempt_order_id, client_order_id
 from bot.domain.position import Position
@@ -115,7 +116,7 @@ class TraderActor(Actor):
         self.context.set_state("recovering")
         self._memory = self._cell.value
         symbol = self._settings.symbol
-        stored = self._store.trade_ids(symbol)
+        stored = self._store.traded(symbol)
         # Asked first: an order that is settled meanwhile, by a thread of the last incarnation, is then in both.
         unresolved = [entry.intent for entry in self._journal.unresolved(symbol)]
         fills: list[Fill] = []
@@ -123,7 +124,7 @@ class TraderActor(Actor):
         for entry in self._journal.settled(symbol):
             intents.append(entry.intent)
             fills += entry.fills
-            if entry.fills and entry.intent.client_order_id not in stored:
+            if _quantity(entry.fills) > stored.get(entry.intent.client_order_id, ZERO):
                 # A trade of an earlier process is news to the store only.
                 self._tell_trade(entry.intent, entry.fills, is_news=self._memory.is_warm)
         adjustments = [one for one in self._journal.adjustments() if one.symbol == symbol]
@@ -548,6 +549,13 @@ class TraderActor(Actor):
             Skipped(pending.client_order_id, kline.symbol, side, Decided.IN_DOUBT.value, detail, kline.event_time),
         )
         self._refuse(pending, Decided.IN_DOUBT.value, detail)
+
+
+def _quantity(fills: Iterable[Fill]) -> Decimal:
+    total = ZERO
+    for fill in fills:
+        total = add(total, fill.quantity)
+    return total
 
 
 def _is_same(one: Kline, other: Kline) -> bool:

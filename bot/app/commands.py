@@ -6,6 +6,7 @@ from typing import Any
 from bot.actors import addresses
 from bot.app.control import ControlError
 from bot.app.snapshot import Snapshot
+from bot.messages import Halt
 from bot.ports import ExchangeError, StoreError
 from bot.reconciler import Reconciler
 from bot.supervision import ActorSystem, Address, KillRefused, NotRunning
@@ -41,6 +42,7 @@ class Commands:
             "status": self._on_status,
             "dead-letters": self._on_dead_letters,
             "flatten": self._on_flatten,
+            "halt": self._on_halt,
             "reconcile": self._on_reconcile,
             "kill": self._on_kill,
             "release": self._on_release,
@@ -79,6 +81,10 @@ class Commands:
                 f"there is no dead letter {number}, or its actor takes no messages; see: dead-letters list"
             )
         return {"done": f"dead letter {number}: {'told again' if action == 'retry' else 'dropped'}"}
+
+    def _on_halt(self, request: Mapping[str, Any]) -> Answer:
+        self._actors.tell(addresses.PORTFOLIO, Halt(str(request["reason"])))
+        return {"done": "the portfolio is told to halt"}
 
     def _on_flatten(self, _: Mapping[str, Any]) -> Answer:
         self._flatten()

@@ -6,10 +6,10 @@ from decimal import Decimal
 from functools import partial
 
 from bot.actors.cells import AccountMemory, Cell
-from bot.domain.account import BookPrice
+from bot.domain.account import AccountOrder, BookPrice
 from bot.domain.filters import PlannedOrder, SymbolRules
 from bot.domain.market import MarketView
-from bot.domain.money import ZERO, add
+from bot.domain.money import ZERO, add, subtract
 from bot.domain.order import Side
 from bot.domain.risk import RiskLimits
 from bot.domain.sizing import price_refusal
@@ -53,6 +53,8 @@ class MarketWatch:
         self._prices: dict[str, tuple[BookPrice, int]] = {}
         self._averages: dict[str, Decimal] = {}
         self._next_average = 0
+        self._open_orders: dict[str, tuple[AccountOrder, ...]] = {}
+        self._next_open = 0
         self._book_due = 0
         self._rules_read = clock.monotonic_ms()
         self._rules_due = self._rules_read + RULES_EVERY_MS
@@ -63,12 +65,20 @@ class MarketWatch:
         price, as_of_ms = self._prices.get(symbol, (None, 0))
         base = self._rules[symbol].base_asset
         held = next((add(free, locked) for asset, free, locked in self._balances.value.balances if asset == base), ZERO)
+        open_orders = self._open_orders.get(symbol, ())
+        wanted = ZERO
+        for order in open_orders:
+            if order.side is Side.BUY:
+                wanted = add(wanted, subtract(order.quantity, order.executed_quantity))
         return MarketView(
             bid=price.bid if price is not None else ZERO,
             ask=price.ask if price is not None else ZERO,
             average_price=self._averages.get(symbol, ZERO),
             as_of_ms=as_of_ms,
             held_base=held,
+            wanted_base=wanted,
+            open_orders=len(open_orders),
+            permissions=self._account.permissions(),
         )
 
     def look(self, symbol: str, close: Decimal) -> None:
@@ -91,6 +101,7 @@ class MarketWatch:
             symbol = self._symbols[self._next_average % len(self._symbols)]
             self._next_average += 1
             self._ask(partial(self._read_average, symbol))
+        self._read_open_orders()
         with self._lock:
             is_due = now >= self._rules_due
         if is_due and self._ask(self._read_rules):
@@ -106,6 +117,22 @@ class MarketWatch:
 
     def _read_average(self, symbol: str) -> None:
         self._averages[symbol] = self._account.average_price(symbol)
+
+    def _read_open_orders(self) -> None:
+        """Ask of one symbol a tick, of those whose balances say that somebody's orders are open and may matter."""
+        locked = {asset for asset, _, amount in self._balances.value.balances if amount}
+        asked = [
+            symbol
+            for symbol in self._symbols
+            if {self._rules[symbol].base_asset, self._rules[symbol].quote_asset} & locked
+            and (self._rules[symbol].max_position or self._rules[symbol].max_num_orders)
+        ]
+        for symbol in self._open_orders.keys() - asked:
+            self._open_orders.pop(symbol)
+        if asked:
+            symbol = asked[self._next_open % len(asked)]
+            self._next_open += 1
+            self._ask(lambda: self._open_orders.update({symbol: tuple(self._account.open_orders(symbol))}))
 
     def _read_rules(self) -> None:
         rules = self._account.rules(self._symbols)

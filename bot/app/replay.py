@@ -120,6 +120,7 @@ class _Replay:
             exchange_now_ms=clock.now_ms,
             memories=self._memories,
             handler_deadline_ms=HANDLER_DEADLINE_MS,
+            halt=directory.halt,
         )
 
     def run(self, progress: Callable[[int], None], stop: threading.Event) -> RunReport:

@@ -212,6 +212,7 @@ class BotSystem:
             memories=self.memories,
             handler_deadline_ms=settings.handler_deadline_ms,
             on_quarantine=settings.on_quarantine,
+            halt=directory.halt,
             account=self._account_parts(account, urls, rules),
             market=self._watch,
         )

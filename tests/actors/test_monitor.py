@@ -39,6 +39,14 @@ def test_what_is_told_again_counts_once(monitor):
     assert [r.name for r in memory.refusals] == ["CASH", "REJECTED"]
 
 
+def test_a_trade_with_a_fill_found_late_is_told_anew_and_counts_once(monitor):
+    part, late = (a_fill(client_order_id="bh-1", trade_id=number) for number in (1, 2))
+    for fills in ([part], [part, late], [part], [part, late]):
+        monitor.handle(trade_of(an_intent(client_order_id="bh-1"), fills, "test", "bot"))
+    memory = monitor._cell.value
+    assert (memory.trade_count, [trade.quantity for trade in memory.trades]) == (1, [Decimal(2)])
+
+
 def test_each_decision_counts(monitor):
     for number in range(KEPT + 10):
         monitor.handle(a_trade(f"bh-{number}"))

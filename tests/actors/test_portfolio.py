@@ -13,9 +13,19 @@ from bot.domain.order import OrderReport, OrderStatus, Side
 from bot.domain.risk import DAY_MS, RiskLimits
 from bot.domain.sizing import SizingParameters
 from bot.domain.strategy import Signal
-from bot.messages import DiskSpace, Mark, OrderEnded, OrderProposal, Reserved, RulesChanged, Skipped
+from bot.messages import (
+    DiskSpace,
+    Halt,
+    Mark,
+    OrderEnded,
+    OrderProposal,
+    Reserved,
+    RulesChanged,
+    Skipped,
+    Taken,
+)
 from bot.supervision.testing import ManualClock, RecordingContext
-from tests.support.builders import NOON, a_fill, a_kline, an_adjustment, an_intent, rules_of
+from tests.support.builders import NOON, a_fill, a_kline, an_adjustment, an_intent, klines_of, rules_of
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 BTC, ETH = (addresses.trader(symbol) for symbol in SYMBOLS)
@@ -25,7 +35,7 @@ class Bench:
     def __init__(self, journal, sizing=None, cash="10000"):
         self.journal = journal
         self.sizing = sizing or SizingParameters(fraction=Decimal("0.6"))
-        self.stored, self.market = {}, {}
+        self.stored, self.market, self.halts = {}, {}, []
         self.epoch = 0
         journal.set_note(START_CASH_NOTE, cash)
         self.new_process()
@@ -39,7 +49,7 @@ class Bench:
         self.epoch += 1
         self.context = RecordingContext(addresses.PORTFOLIO, ManualClock(NOON), self.epoch)
         rules = {symbol: rules_of(symbol) for symbol in SYMBOLS}
-        args = (rules, self.journal, self.cell, self.traders, self.stored.get, self.market.get)
+        args = (rules, self.journal, self.cell, self.traders, self.stored.get, self.market.get, self.halts.append)
         self.actor = PortfolioActor(self.context, self.sizing, *args)
         self.actor.started()
 
@@ -254,7 +264,9 @@ def test_the_cooldown_goes_on_over_a_restart(journal):
 def test_a_journal_without_a_starting_cash_is_refused(journal):
     context = RecordingContext(addresses.PORTFOLIO)
     nothing = {}.get
-    actor = PortfolioActor(context, SizingParameters(), {}, journal, Cell(PortfolioMemory()), {}, nothing, nothing)
+    actor = PortfolioActor(
+        context, SizingParameters(), {}, journal, Cell(PortfolioMemory()), {}, nothing, nothing, print
+    )
     with pytest.raises(ValueError, match="starting cash"):
         actor.started()
 
@@ -367,3 +379,41 @@ def test_a_market_that_closes_while_the_bot_runs_stops_its_symbol_alone(bench):
     assert isinstance(bench.told(ETH)[0], Reserved)
     bench.take(RulesChanged((rules_of("BTCUSDT"),)), a_proposal("bh-3"))
     assert isinstance(bench.told(BTC)[0], Reserved)
+
+
+# The kill switch
+
+
+def test_the_kill_switch_is_a_message_that_overtakes_all_others(new_pump):
+    """Between a proposal's answer and its order, and before every later one: nothing leaves."""
+    pump = new_pump(symbols=SYMBOLS)
+    for kline in klines_of("100", "98"):
+        pump.kline(kline)
+    pump.step(BTC)
+    pump.step(BTC)
+    assert pump.step(addresses.PORTFOLIO), "the first message's mark"
+    pump.step(addresses.PORTFOLIO)
+    assert [type(message) for message in pump.nodes[BTC].control] == [Reserved], "all but sent"
+    pump.route(addresses.PORTFOLIO, Halt("a person said so"))
+    pump.step(addresses.PORTFOLIO)
+    for kline in klines_of("100", "98", "96", symbol="ETHUSDT"):
+        pump.kline(kline)
+    pump.run()
+    assert pump.exchange.placed == []
+    decided = [taken.decision.name for taken in pump.to_bridge if isinstance(taken, Taken) and taken.decision]
+    assert decided == ["FIRST", "HALTED", "FIRST", "HALTED", "HALTED"]
+    assert any(
+        "halted, no order leaves until `resume`: a person said so" in getattr(m, "text", "") for m in pump.to_monitor
+    )
+    assert pump.wallet.value.free_cash == 10000, "what was set aside is free again"
+
+
+def test_the_kill_switch_goes_before_what_waits(new_pump):
+    pump = new_pump()
+    for kline in klines_of("100", "98"):
+        pump.kline(kline)
+    pump.step(BTC)
+    pump.step(BTC)
+    pump.route(addresses.PORTFOLIO, Halt("now"))
+    pump.step(addresses.PORTFOLIO)
+    assert pump.halt.reason == "now", "two messages were before it"

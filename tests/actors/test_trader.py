@@ -673,6 +673,21 @@ def test_a_late_fill_is_in_the_position_of_the_next_incarnation(bench):
     assert (bench.memory.position.quantity, bench.memory.position.average_price) == (3, 80)
 
 
+def test_a_trade_whose_late_fill_the_store_lacks_is_told_by_the_next_process(bench):
+    """Whoever dies between the journal's amendment and the store leaves the telling to the next one."""
+    bench.buy()
+    (trade,) = bench.trades()
+    bench.store.write([], [trade])
+    late = a_fill("BUY", "2", "70", client_order_id=trade.client_order_id, trade_id=2)
+    bench.journal.amend(trade.client_order_id, [late])
+    bench.new_process()
+    (amended,) = bench.trades()
+    assert (amended.client_order_id, amended.quantity) == (trade.client_order_id, Decimal(3))
+    bench.store.write([], [amended])
+    bench.new_process()
+    assert bench.trades() == []
+
+
 def test_a_decision_known_to_the_journal_is_never_made_again(bench):
     """The memory of a taken kline may be lost; the journal's is not."""
     first, drop = klines_of("100", "98")

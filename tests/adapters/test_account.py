@@ -147,6 +147,16 @@ class TestKey:
         server.on(API + "account", reply(json.dumps({"canTrade": can, "balances": []})))
         assert exchange.can_trade() is can
 
+    def test_permissions_come_with_any_answer_about_the_account_and_are_never_asked_for(self, server, exchange):
+        assert exchange.permissions() is None
+        server.on(API + "account", reply('{"balances":[],"permissions":["SPOT","TRD_GRP_004"]}'))
+        assert exchange.balances() == {}
+        assert exchange.permissions() == {"SPOT", "TRD_GRP_004"}
+        server.on(API + "account", reply('{"balances":[]}'))
+        assert exchange.can_trade()
+        assert exchange.permissions() is None, "an exchange that does not tell"
+        assert len(server.to(API + "account")) == 2
+
 
 @pytest.mark.parametrize(
     ("path", "call"),

@@ -227,7 +227,7 @@ def test_a_wrong_secret_is_refused_with_its_fix_and_shows_nothing(simulator):
 
 
 def test_nobody_there_is_one_line(simulator):
-    with pytest.raises(StreamClosed, match="cannot be opened: Connection refused"):
+    with pytest.raises(StreamClosed, match="cannot connect to the account's stream: Connection refused"):
         stream_of(simulator, [], url=f"ws://127.0.0.1:{unused_port()}/ws-api/v3").connect()
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from bot.actors.cells import AccountMemory, Cell
 from bot.app.market_watch import BOOK_EVERY_MS, RULES_AGAIN_MS, RULES_EVERY_MS, MarketWatch
-from bot.domain.account import BookPrice
+from bot.domain.account import AccountOrder, BookPrice
+from bot.domain.order import OrderStatus, Side
 from bot.domain.risk import RiskLimits
 from bot.ports import ExchangeUnavailable
 from bot.supervision.testing import ManualClock
@@ -21,6 +22,7 @@ class ScriptedMarket:
         self.known = {symbol: rules_of(symbol) for symbol in symbols}
         self.price = Decimal(100)
         self.is_away = False
+        self.open = {}
         self.asked = []
 
     def _ask(self, *question):
@@ -35,6 +37,13 @@ class ScriptedMarket:
     def average_price(self, symbol):
         self._ask("average", symbol)
         return self.price
+
+    def open_orders(self, symbol):
+        self._ask("open", symbol)
+        return self.open.get(symbol, [])
+
+    def permissions(self):
+        return frozenset({"SPOT"})
 
     def rules(self, symbols):
         self._ask("rules", *symbols)
@@ -73,6 +82,41 @@ def test_what_was_asked_is_seen_with_what_the_account_holds(bench):
     view = bench.watch.view("BTCUSDT")
     assert (view.bid, view.ask, view.average_price) == (99, 101, 100)
     assert (view.as_of_ms, view.held_base) == (NOON + 1_000, Decimal("2.5"))
+
+
+def an_open_order(side, quantity, executed="0", symbol="BTCUSDT"):
+    amounts = (Decimal(quantity), Decimal(executed), None)
+    return AccountOrder(1, "foreign", symbol, Side(side), OrderStatus.NEW, *amounts, NOON)
+
+
+def test_open_orders_are_asked_for_only_while_balances_are_locked_and_a_rule_counts_them(bench):
+    limits = {"BTCUSDT": {"max_position": Decimal(9)}, "ETHUSDT": {"max_num_orders": 200}}
+    for symbol, rule in limits.items():
+        bench.watch._rules[symbol] = msgspec.structs.replace(rules_of(symbol), **rule)
+    bench.market.open["BTCUSDT"] = [an_open_order("BUY", "2", "0.5"), an_open_order("SELL", "1")]
+    bench.tick()
+    assert bench.market.count("open") == 0
+    assert bench.watch.view("BTCUSDT").permissions == {"SPOT"}
+
+    bench.balances.value = AccountMemory(balances=(("USDT", Decimal(9), Decimal(7)),))
+    for _ in range(4):
+        bench.tick()
+    assert bench.market.count("open") == 4, "one symbol a tick"
+    view = bench.watch.view("BTCUSDT")
+    assert (view.wanted_base, view.open_orders) == (Decimal("1.5"), 2)
+    assert bench.watch.view("ETHUSDT").open_orders == 0
+
+    bench.balances.value = AccountMemory(balances=(("USDT", Decimal(9), Decimal(0)),))
+    bench.tick()
+    assert bench.market.count("open") == 4
+    assert bench.watch.view("BTCUSDT").wanted_base == 0
+
+
+def test_where_no_rule_counts_open_orders_they_are_never_asked_for(bench):
+    bench.balances.value = AccountMemory(balances=(("BTC", Decimal(9), Decimal(7)),))
+    for _ in range(4):
+        bench.tick()
+    assert bench.market.count("open") == 0
 
 
 def test_the_book_of_all_symbols_is_one_question_every_two_seconds(bench):

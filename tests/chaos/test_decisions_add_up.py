@@ -173,6 +173,7 @@ class Driver:
             exchange_now_ms=lambda: FAR_FUTURE if world.is_slow else 0,
             memories=self.memories,
             handler_deadline_ms=10_000,
+            halt=self.lost.append,
         )
 
     def _on_event(self, event):

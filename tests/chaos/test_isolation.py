@@ -200,6 +200,7 @@ class World:
             exchange_now_ms=self.clock.now_ms,
             memories=self.memories,
             handler_deadline_ms=handler_deadline_ms,
+            halt=NoHalt().halt,
         )
         self.system.start(
             [

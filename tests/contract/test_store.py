@@ -90,7 +90,7 @@ FRESH = count()
 
 def test_an_empty_store_has_nothing(store):
     assert store.last_klines("BTCUSDT", 5) == []
-    assert store.trade_ids("BTCUSDT") == set()
+    assert store.traded("BTCUSDT") == {}
     assert store.prune(NOON, 0) == 0
     store.write([], [])
 
@@ -142,11 +142,20 @@ def test_a_candle_is_closed_once_whatever_the_source(store):
     assert (stored.close, stored.is_closed) == (Decimal(2), True)
 
 
-def test_a_trade_is_stored_once_as_it_was_first_written(store):
+def test_a_trade_is_stored_once(store):
     store.write([], [a_trade("bh-1"), a_trade("bh-1"), a_trade("bh-2")])
-    store.write([], [a_trade("bh-1", quantity=Decimal(5)), a_trade("bh-1", symbol="ETHUSDT")])
-    assert store.trade_ids("BTCUSDT") == {"bh-1", "bh-2"}
-    assert store.trade_ids("ETHUSDT") == {"bh-1"}
+    store.write([], [a_trade("bh-1"), a_trade("bh-1", symbol="ETHUSDT")])
+    quantity = a_trade().quantity
+    assert store.traded("BTCUSDT") == {"bh-1": quantity, "bh-2": quantity}
+    assert store.traded("ETHUSDT") == {"bh-1": quantity}
+
+
+def test_fills_found_late_replace_the_trade_and_no_trade_ever_shrinks(store):
+    """Eight decimals at most, so amounts beyond a float's digits must be told apart."""
+    part, whole = (a_trade("bh-1", quantity=Decimal(amount)) for amount in ("9000000.00000001", "9000000.00000002"))
+    for trades, stored in (([part], part), ([whole], whole), ([part], whole), ([whole, part, whole], whole)):
+        store.write([], trades)
+        assert store.traded("BTCUSDT") == {"bh-1": stored.quantity}
 
 
 def test_a_store_opened_again_has_all(open_store):
@@ -154,7 +163,7 @@ def test_a_store_opened_again_has_all(open_store):
     open_store().write(klines, [a_trade("bh-1")])
     again = open_store()
     assert again.last_klines("BTCUSDT", 5) == klines
-    assert again.trade_ids("BTCUSDT") == {"bh-1"}
+    assert again.traded("BTCUSDT") == {"bh-1": a_trade().quantity}
 
 
 def test_pruning_takes_old_unclosed_klines_only(store):
@@ -167,7 +176,7 @@ def test_pruning_takes_old_unclosed_klines_only(store):
     assert store.prune(NOON + 2 * MINUTE_MS, 0) == 10
     assert store.last_klines("BTCUSDT", 100) == [*closed[:2], *candle(2), closed[2]]
     assert store.prune(NOON + 2 * MINUTE_MS, 0) == 0
-    assert store.trade_ids("BTCUSDT") == {"bh-1"}
+    assert store.traded("BTCUSDT") == {"bh-1": a_trade().quantity}
 
 
 def rows_of(directory, query):
@@ -304,15 +313,16 @@ def test_trades_come_back_to_the_last_digit(history, data):
     assert list(history.trades(symbol)) == [trade]
 
 
-def test_trades_come_oldest_first_and_as_first_written(history):
+def test_trades_come_oldest_first_and_with_what_was_found_late(history):
     first, second, third = (
         a_trade("bh-z", time=NOON),
         a_trade("bh-a", "ETHUSDT", NOON + 1),
         a_trade("bh-b", time=NOON + 1),
     )
     history.write([], [third, second, first])
-    history.write([], [a_trade("bh-z", time=NOON, quantity=Decimal(5))])
-    assert list(history.trades()) == [first, second, third]
+    amended = a_trade("bh-z", time=NOON, quantity=Decimal(5), commissions=(("BTC", Decimal(1)), ("BNB", Decimal(2))))
+    history.write([], [amended])
+    assert list(history.trades()) == [amended, second, third]
     assert list(history.trades("ETHUSDT")) == [second]
     assert (history.trade_count(), history.trade_count("ETHUSDT"), history.trade_count("X")) == (3, 1, 0)
 

@@ -137,6 +137,9 @@ class NoHalt:
     def refusal(self, symbol: str, side: Side) -> str | None:
         return None if self.reason is None else f"halted: {self.reason}"
 
+    def halt(self, reason: str) -> None:
+        self.reason = reason
+
 
 @dataclass
 class MemoryStore:
@@ -160,14 +163,16 @@ class MemoryStore:
         for kline in klines:
             self.klines[kline.symbol, kline.open_time, kline.is_closed, kline.event_time] = kline
         for trade in trades:
-            self.trades.setdefault(trade.client_order_id, trade)
+            known = self.trades.get(trade.client_order_id)
+            if known is None or trade.quantity > known.quantity:
+                self.trades[trade.client_order_id] = trade
 
     def last_klines(self, symbol, count, closed_only=False):
         mine = [k for k in self.klines.values() if k.symbol == symbol and (k.is_closed or not closed_only)]
         return sorted(mine, key=lambda k: (k.open_time, k.is_closed, k.event_time))[-count:] if count else []
 
-    def trade_ids(self, symbol):
-        return {trade.client_order_id for trade in self.trades.values() if trade.symbol == symbol}
+    def traded(self, symbol):
+        return {trade.client_order_id: trade.quantity for trade in self.trades.values() if trade.symbol == symbol}
 
     def prune(self, before_ms, events_before_ms):
         self.pruned.append(before_ms)

@@ -96,6 +96,7 @@ class Pump:
                 self.traders,
                 self._last_counted,
                 self._market,
+                self.halt.halt,
             )
 
         def trader(symbol):

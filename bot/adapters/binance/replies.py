@@ -124,6 +124,7 @@ class BalanceReply(msgspec.Struct):
 class AccountReply(msgspec.Struct):
     balances: list[BalanceReply]
     canTrade: bool = True  # noqa: N815
+    permissions: list[Text] = []
     uid: Id | None = None
 
 

@@ -59,6 +59,7 @@ class BinanceExchange(PublicCalls):
         timeouts = (connect_timeout_ms, read_timeout_ms)
         super().__init__(RestClient(rest_url, clock, api_key, api_secret, recv_window_ms, *timeouts, profile, budget))
         self._recv_window_ms = recv_window_ms
+        self._permissions: frozenset[str] | None = None
 
         def new_stream(
             ws_api_url: str, on_bad_frame: Callable[[str], None], listen_key_ws_url: str
@@ -89,7 +90,7 @@ class BinanceExchange(PublicCalls):
 
     def balances(self) -> dict[str, tuple[Decimal, Decimal]]:
         """Return what the account holds of each asset, as (free, locked). Raises as the port says of reads."""
-        account = self.read("account", {}, AccountReply)
+        account = self._account()
         return {one.asset: (Decimal(one.free), Decimal(one.locked)) for one in account.balances}
 
     def free_balance(self, asset: str) -> Decimal:
@@ -99,14 +100,18 @@ class BinanceExchange(PublicCalls):
 
     def can_trade(self) -> bool:
         """Return whether the account may trade at all. Raises as the port says of reads."""
-        return self.read("account", {}, AccountReply).canTrade
+        return self._account().canTrade
+
+    def permissions(self) -> frozenset[str] | None:
+        """Return the account's permissions as it was last told with its balances or rights; None: not known."""
+        return self._permissions
 
     def uid(self) -> int | None:
         """Return the exchange's number for the account, whatever its key; None where it gives none, as Binance US.
 
         Raises as the port says of reads.
         """
-        return self.read("account", {}, AccountReply).uid
+        return self._account().uid
 
     def may_withdraw(self) -> bool | None:
         """Return whether the key may take money out; None where the exchange does not tell, as the testnet.
@@ -243,6 +248,11 @@ class BinanceExchange(PublicCalls):
         if not _is_complete(order, fills):
             raise ExchangeUnavailable(f"not all fills of {intent.client_order_id} can be seen yet")
         return _report(intent, order, status, fills)
+
+    def _account(self) -> AccountReply:
+        account = self.read("account", {}, AccountReply)
+        self._permissions = frozenset(account.permissions) or None
+        return account
 
     def _trades_of(self, intent: OrderIntent, order: OrderReply) -> list[Fill]:
         fills: list[Fill] = []

@@ -9,13 +9,13 @@ from decimal import Decimal
 from urllib.parse import quote
 
 import msgspec
-import websocket
 
-from bot.adapters.binance.errors import REGION_BLOCKED, without_secrets
+from bot.adapters.binance.errors import without_secrets
 from bot.adapters.binance.replies import SHOWN, NotNegative, Positive, Text, TimeMs, complaint
+from bot.adapters.binance.sockets import FrameSocket
 from bot.domain.kline import Kline
 from bot.domain.throttle import Throttle
-from bot.ports import ShutdownAnnounced, StreamClosed
+from bot.ports import ShutdownAnnounced
 from bot.supervision import Clock
 
 SILENCE_MS = 60_000  # the exchange pings every 20 s and cuts after 60 s without a pong
@@ -133,12 +133,10 @@ def _sort_out(frame: bytes, problem: str) -> None:
 class BinanceKlineConnection:
     """One open stream, read by one thread; `close` may come from any. `bad_frames` counts what was refused."""
 
-    def __init__(self, socket: websocket.WebSocket, name: str, on_bad_frame: Callable[[str], None]) -> None:
+    def __init__(self, socket: FrameSocket, name: str, on_bad_frame: Callable[[str], None]) -> None:
         self._socket = socket
         self._name = name
         self._on_bad_frame = on_bad_frame
-        self._reading = threading.Lock()
-        self._is_closed = False
         self.bad_frames = 0
 
     def receive(self) -> Kline | None:
@@ -146,52 +144,20 @@ class BinanceKlineConnection:
 
         Raises StreamClosed with the reason, ShutdownAnnounced while frames still come.
         """
-        with self._reading:
-            try:
-                return self._next_kline()
-            except StreamClosed as closed:
-                self._free()
-                if self._is_closed:
-                    # Whatever the socket said: it was our own doing.
-                    raise StreamClosed("closed by us") from None
-                raise closed from None
+        frame = self._socket.receive()
+        if frame is None:
+            return None
+        try:
+            return decode_frame(frame)
+        except BadFrame as error:
+            self.bad_frames += 1
+            shown = ascii(without_secrets(frame[: 4 * SHOWN].decode("utf-8", "replace"))[:SHOWN])
+            self._on_bad_frame(f"{self._name}: frame refused: {error}: {shown}")
+            return None
 
     def close(self) -> None:
         """End the connection. A waiting `receive` raises StreamClosed at once. A second call does nothing."""
-        self._is_closed = True
-        self._socket.abort()  # type: ignore[no-untyped-call]  # ends a waiting read at once
-        # A reader frees the socket itself: freed under its feet, the number could be another connection's by then.
-        if self._reading.acquire(blocking=False):
-            try:
-                self._free()
-            finally:
-                self._reading.release()
-
-    def _free(self) -> None:
-        self._socket.shutdown()  # type: ignore[no-untyped-call]
-
-    def _next_kline(self) -> Kline | None:
-        if self._is_closed:
-            raise StreamClosed("closed by us")
-        try:
-            opcode, frame = self._socket.recv_data_frame(control_frame=True)
-        except websocket.WebSocketTimeoutException:
-            raise StreamClosed(f"silent: neither data nor ping for {self._socket.gettimeout():g} s") from None
-        except (websocket.WebSocketException, OSError, ValueError, AttributeError) as error:
-            # AttributeError: the library meets its own socket closed by another thread.
-            raise StreamClosed(f"connection lost: {_one_line(error)}") from None
-        if opcode == websocket.ABNF.OPCODE_CLOSE:
-            code, reason = int.from_bytes(frame.data[:2], "big"), frame.data[2:].decode("utf-8", "replace")
-            raise StreamClosed(f"closed by the exchange: {code} {without_secrets(reason)}".rstrip())
-        if opcode not in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY):
-            return None  # a ping, already answered with its own payload, or a pong
-        try:
-            return decode_frame(frame.data)
-        except BadFrame as error:
-            self.bad_frames += 1
-            shown = ascii(without_secrets(frame.data[: 4 * SHOWN].decode("utf-8", "replace"))[:SHOWN])
-            self._on_bad_frame(f"{self._name}: frame refused: {error}: {shown}")
-            return None
+        self._socket.close()
 
 
 class BinanceMarketStream:
@@ -223,20 +189,9 @@ class BinanceMarketStream:
         """Open one stream of all symbols' klines. Raises StreamClosed with the reason when it cannot be opened."""
         # The combined form: also where a single symbol is wanted, since some hosts (the testnet) know no other.
         names = "/".join(f"{quote(symbol.lower(), safe='')}@kline_{interval}" for symbol in symbols)
-        try:
-            # The decoder checks UTF-8 itself; the library's own check costs six times the rest of its work.
-            socket = websocket.create_connection(
-                f"{self._ws_url}/stream?streams={names}",
-                timeout=self._connect_timeout_ms / 1000,
-                skip_utf8_validation=True,
-            )
-        except websocket.WebSocketBadStatusException as error:
-            if error.status_code == 451:
-                raise StreamClosed(REGION_BLOCKED) from None
-            raise StreamClosed(f"{self._ws_url} refused the stream: HTTP {error.status_code}") from None
-        except (websocket.WebSocketException, OSError, ValueError) as error:
-            raise StreamClosed(f"cannot connect to {self._ws_url}: {_one_line(error)}") from None
-        socket.settimeout(self._silence_ms / 1000)
+        url = f"{self._ws_url}/stream?streams={names}"
+        socket = FrameSocket.open(url, self._ws_url, self._connect_timeout_ms)
+        socket.expect_every(self._silence_ms)
         more = f" and {len(symbols) - 1} more" if len(symbols) > 1 else ""
         return BinanceKlineConnection(socket, f"{symbols[0]}{more}", self._complain)
 
@@ -245,8 +200,3 @@ class BinanceMarketStream:
             held_back = self._throttle.admit(self._clock.monotonic_ms())
         if held_back is not None:
             self._on_bad_frame(f"{line} ({held_back} more before it)" if held_back else line)
-
-
-def _one_line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split())[:200] or type(error).__name__

@@ -6,17 +6,16 @@ had the listenKey alone before its upgrade of 2026-08-31.
 
 import hashlib
 import hmac
-import threading
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated
 
 import msgspec
-import websocket
 
 from bot.adapters.binance.client import RestClient
 from bot.adapters.binance.errors import CallFailed, describe, without_secrets
 from bot.adapters.binance.replies import SHOWN, Id, NotNegative, Text, TimeMs, complaint
+from bot.adapters.binance.sockets import FrameSocket
 from bot.domain.money import multiply
 from bot.domain.order import Fill, Side
 from bot.messages import BalanceMoved, BalancesReported, ExecutionReported
@@ -28,6 +27,7 @@ CONNECT_TIMEOUT_MS = 5_000
 RENEW_MS = 1_800_000  # half of a listenKey's life
 FRAMES_BEFORE_THE_REPLY = 20
 SUBSCRIBE = "userDataStream.subscribe.signature"
+SHOWN_AS = "the account's stream"  # a listenKey is in the address
 
 _Change = Annotated[str, msgspec.Meta(pattern=r"\A-?[0-9]{1,20}(?:\.[0-9]{1,20})?\Z")]
 
@@ -167,7 +167,7 @@ class BinanceAccountConnection:
 
     def __init__(
         self,
-        socket: websocket.WebSocket,
+        socket: FrameSocket,
         clock: Clock,
         on_bad_frame: Callable[[str], None],
         renew: Callable[[], None] | None = None,
@@ -177,36 +177,13 @@ class BinanceAccountConnection:
         self._on_bad_frame = on_bad_frame
         self._renew = renew
         self._renew_at = clock.monotonic_ms() + RENEW_MS
-        self._reading = threading.Lock()
-        self._is_closed = False
 
     def receive(self) -> AccountEvent | None:
         """Wait for the next frame; return its event, None if it has none. Raises StreamClosed with the reason."""
-        with self._reading:
-            try:
-                return self._next_event()
-            except StreamClosed as closed:
-                self._socket.shutdown()  # type: ignore[no-untyped-call]
-                raise StreamClosed("closed by us") if self._is_closed else closed from None
-
-    def close(self) -> None:
-        """End the connection. A waiting `receive` raises StreamClosed at once. A second call does nothing."""
-        self._is_closed = True
-        self._socket.abort()  # type: ignore[no-untyped-call]  # ends a waiting read at once
-        # A reader frees the socket itself: freed under its feet, the number could be another connection's by then.
-        if self._reading.acquire(blocking=False):
-            try:
-                self._socket.shutdown()  # type: ignore[no-untyped-call]
-            finally:
-                self._reading.release()
-
-    def _next_event(self) -> AccountEvent | None:
-        if self._is_closed:
-            raise StreamClosed("closed by us")
         if self._renew is not None and self._clock.monotonic_ms() >= self._renew_at:
             self._renew_at = self._clock.monotonic_ms() + RENEW_MS
             self._renew()
-        frame = _receive(self._socket)
+        frame = self._socket.receive()
         if frame is None:
             return None
         try:
@@ -215,6 +192,10 @@ class BinanceAccountConnection:
             shown = ascii(without_secrets(frame[: 4 * SHOWN].decode("utf-8", "replace"))[:SHOWN])
             self._on_bad_frame(f"account: frame refused: {error}: {shown}")
             return None
+
+    def close(self) -> None:
+        """End the connection. A waiting `receive` raises StreamClosed at once. A second call does nothing."""
+        self._socket.close()
 
 
 class BinanceAccountStream:
@@ -250,21 +231,21 @@ class BinanceAccountStream:
 
     def connect(self) -> BinanceAccountConnection:
         """Open the stream. Raises StreamClosed with the reason when it cannot be opened."""
-        socket = self._open(self._ws_api_url)
+        socket = FrameSocket.open(self._ws_api_url, SHOWN_AS, CONNECT_TIMEOUT_MS)
         try:
             refusal = self._subscribe(socket)
         except StreamClosed:
-            socket.shutdown()  # type: ignore[no-untyped-call]
+            socket.close()
             raise
         if refusal is None:
-            socket.settimeout(SILENCE_MS / 1000)
+            socket.expect_every(SILENCE_MS)
             return BinanceAccountConnection(socket, self._clock, self._on_bad_frame)
-        socket.shutdown()  # type: ignore[no-untyped-call]
+        socket.close()
         if not self._listen_key_ws_url or refusal.code in (-1021, -1022, -2014, -2015):
             raise StreamClosed(f"{SUBSCRIBE}: {describe(400, refusal.code, refusal.msg)}")
         return self._connect_by_listen_key()
 
-    def _subscribe(self, socket: websocket.WebSocket) -> _Error | None:
+    def _subscribe(self, socket: FrameSocket) -> _Error | None:
         """Ask for the account's events; return the exchange's refusal, None once they come. Raises StreamClosed."""
         params: dict[str, object] = {
             "apiKey": self._api_key,
@@ -275,12 +256,9 @@ class BinanceAccountStream:
         payload = "&".join(f"{name}={params[name]}" for name in sorted(params))
         params["signature"] = hmac.new(self._secret, payload.encode(), hashlib.sha256).hexdigest()
         request = msgspec.json.encode({"id": "account", "method": SUBSCRIBE, "params": params})
-        try:
-            socket.send(request)
-        except (websocket.WebSocketException, OSError) as error:
-            raise StreamClosed(f"connection lost: {type(error).__name__}") from None
+        socket.send(request)
         for _ in range(FRAMES_BEFORE_THE_REPLY):
-            frame = _receive(socket)
+            frame = socket.receive()
             if frame is None:
                 continue
             try:
@@ -303,32 +281,6 @@ class BinanceAccountStream:
             except CallFailed as failed:
                 raise StreamClosed(f"the listenKey is not renewed: {failed}") from None
 
-        socket = self._open(f"{self._listen_key_ws_url}/ws/{key}")
-        socket.settimeout(SILENCE_MS / 1000)
+        socket = FrameSocket.open(f"{self._listen_key_ws_url}/ws/{key}", SHOWN_AS, CONNECT_TIMEOUT_MS)
+        socket.expect_every(SILENCE_MS)
         return BinanceAccountConnection(socket, self._clock, self._on_bad_frame, renew)
-
-    @staticmethod
-    def _open(url: str) -> websocket.WebSocket:
-        try:
-            return websocket.create_connection(url, timeout=CONNECT_TIMEOUT_MS / 1000, skip_utf8_validation=True)
-        except websocket.WebSocketBadStatusException as error:
-            raise StreamClosed(f"the account's stream was refused: {describe(error.status_code, 0, '')}") from None
-        except (websocket.WebSocketException, OSError, ValueError) as error:
-            # Without the address: a listenKey is in it.
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-            raise StreamClosed(f"the account's stream cannot be opened: {reason}") from None
-
-
-def _receive(socket: websocket.WebSocket) -> bytes | None:
-    """Return the next data frame, None for a ping or pong. Raises StreamClosed."""
-    try:
-        opcode, frame = socket.recv_data_frame(control_frame=True)
-    except websocket.WebSocketTimeoutException:
-        raise StreamClosed(f"silent: neither data nor ping for {socket.gettimeout():g} s") from None
-    except (websocket.WebSocketException, OSError, ValueError, AttributeError) as error:
-        # AttributeError: the library meets its own socket closed by another thread.
-        raise StreamClosed(f"connection lost: {' '.join(str(error).split())[:200] or type(error).__name__}") from None
-    if opcode == websocket.ABNF.OPCODE_CLOSE:
-        code, reason = int.from_bytes(frame.data[:2], "big"), frame.data[2:].decode("utf-8", "replace")
-        raise StreamClosed(f"closed by the exchange: {code} {reason}".rstrip())
-    return bytes(frame.data) if opcode in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY) else None

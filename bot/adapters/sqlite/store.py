@@ -5,6 +5,7 @@ Decimals are text in plain form (`0.00000001`), times are ms UTC as integers.
 """
 
 import heapq
+import sqlite3
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -126,17 +127,17 @@ class SqliteStore(DatabaseOwner):
         decisions: Sequence[Decision] = (),
         events: Sequence[BookEvent] = (),
     ) -> None:
-        """Store all in one transaction. A kline replaces the one of its key; all else stays as it was first written."""
+        """Store all in one transaction. A kline replaces the one of its key; all else stays as it was first written.
+
+        Only a trade of more quantity replaces the one of its order: a fill of it was found late.
+        """
         kline_rows = [_kline_row(kline) for kline in klines]
-        trade_rows = [_trade_row(trade) for trade in trades]
         with self._database.writing() as connection:
             connection.executemany(
                 f"INSERT OR REPLACE INTO Crypto_Table (kline_key, {_KLINE_COLUMNS}) VALUES ({_marks(14)})", kline_rows
             )
-            connection.executemany(
-                f"INSERT INTO Crypto_Trades (ticker, {_TRADE_COLUMNS}) VALUES ({_marks(16)}) ON CONFLICT DO NOTHING",
-                trade_rows,
-            )
+            for trade in trades:
+                _write_trade(connection, trade)
             write_decisions(connection, decisions)
             write_events(connection, events)
 
@@ -180,11 +181,11 @@ class SqliteStore(DatabaseOwner):
             ).fetchall()
         return map(_trade, rows)
 
-    def trade_ids(self, symbol: str) -> set[str]:
-        """Return the client order ids of a symbol's stored trades."""
+    def traded(self, symbol: str) -> dict[str, Decimal]:
+        """Return the quantities of a symbol's stored trades (base asset), by client order id."""
         with self._database.reading() as connection:
-            rows = connection.execute("SELECT client_order_id FROM Crypto_Trades WHERE symbol = ?", (symbol,))
-            return {client_order_id for (client_order_id,) in rows}
+            rows = connection.execute("SELECT client_order_id, quantity FROM Crypto_Trades WHERE symbol = ?", (symbol,))
+            return {client_order_id: Decimal(quantity) for client_order_id, quantity in rows}
 
     def symbols(self) -> list[str]:
         """Return the symbols that have klines, sorted."""
@@ -297,6 +298,18 @@ class SqliteStore(DatabaseOwner):
         with self._database.reading() as connection:
             (count,) = connection.execute(f"SELECT count(*) FROM {table} {condition}", parameters).fetchone()
         return int(count)
+
+
+def _write_trade(connection: sqlite3.Connection, trade: Trade) -> None:
+    # Compared here: SQLite has no decimals.
+    stored = connection.execute(
+        "SELECT quantity FROM Crypto_Trades WHERE symbol = ? AND client_order_id = ?",
+        (trade.symbol, trade.client_order_id),
+    ).fetchone()
+    if stored is None or trade.quantity > Decimal(stored[0]):
+        connection.execute(
+            f"INSERT OR REPLACE INTO Crypto_Trades (ticker, {_TRADE_COLUMNS}) VALUES ({_marks(16)})", _trade_row(trade)
+        )
 
 
 def _message_order(kline: Kline) -> tuple[int, bool, int]:

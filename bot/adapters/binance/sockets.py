@@ -1,0 +1,95 @@
+"""One websocket of the exchange's: opened, read by one thread, ended by any, with the reason in one line.
+
+The only file that imports websocket-client.
+"""
+
+import threading
+
+import websocket
+
+from bot.adapters.binance.errors import REGION_BLOCKED, without_secrets
+from bot.ports import StreamClosed
+
+
+class FrameSocket:
+    """An open connection, read by one thread; `close` may come from any."""
+
+    def __init__(self, socket: websocket.WebSocket) -> None:
+        self._socket = socket
+        self._reading = threading.Lock()
+        self._is_closed = False
+
+    @classmethod
+    def open(cls, url: str, shown: str, connect_timeout_ms: int) -> "FrameSocket":
+        """Connect. `shown` stands for the address in what is said, since there may be a key in it.
+
+        Raises StreamClosed with the reason when the connection cannot be opened.
+        """
+        try:
+            # Who decodes the frames checks UTF-8 too; the library's own check costs six times the rest of its work.
+            socket = websocket.create_connection(url, timeout=connect_timeout_ms / 1000, skip_utf8_validation=True)
+        except websocket.WebSocketBadStatusException as error:
+            if error.status_code == 451:
+                raise StreamClosed(REGION_BLOCKED) from None
+            raise StreamClosed(f"{shown} refused the stream: HTTP {error.status_code}") from None
+        except (websocket.WebSocketException, OSError, ValueError) as error:
+            raise StreamClosed(f"cannot connect to {shown}: {_one_line(error)}") from None
+        return cls(socket)
+
+    def expect_every(self, silence_ms: int) -> None:
+        """Take the connection for dead when neither data nor a ping came for so long."""
+        self._socket.settimeout(silence_ms / 1000)
+
+    def send(self, text: bytes) -> None:
+        """Send one text frame. Raises StreamClosed."""
+        try:
+            self._socket.send(text)
+        except (websocket.WebSocketException, OSError, AttributeError) as error:
+            raise StreamClosed(f"connection lost: {_one_line(error)}") from None
+
+    def receive(self) -> bytes | None:
+        """Wait for the next frame; return its data, None for a ping (already answered) or a pong.
+
+        Raises StreamClosed with the reason when the connection ended or fell silent; it is freed then.
+        """
+        with self._reading:
+            try:
+                return self._next_frame()
+            except StreamClosed as closed:
+                self._free()
+                # Whatever the socket said of an end of our own doing.
+                raise StreamClosed("closed by us") if self._is_closed else closed from None
+
+    def close(self) -> None:
+        """End the connection. A waiting `receive` raises StreamClosed at once. A second call does nothing."""
+        self._is_closed = True
+        self._socket.abort()  # type: ignore[no-untyped-call]  # ends a waiting read at once
+        # A reader frees the socket itself: freed under its feet, the number could be another connection's by then.
+        if self._reading.acquire(blocking=False):
+            try:
+                self._free()
+            finally:
+                self._reading.release()
+
+    def _free(self) -> None:
+        self._socket.shutdown()  # type: ignore[no-untyped-call]
+
+    def _next_frame(self) -> bytes | None:
+        if self._is_closed:
+            raise StreamClosed("closed by us")
+        try:
+            opcode, frame = self._socket.recv_data_frame(control_frame=True)
+        except websocket.WebSocketTimeoutException:
+            raise StreamClosed(f"silent: neither data nor ping for {self._socket.gettimeout():g} s") from None
+        except (websocket.WebSocketException, OSError, ValueError, AttributeError) as error:
+            # AttributeError: the library meets its own socket closed by another thread.
+            raise StreamClosed(f"connection lost: {_one_line(error)}") from None
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            code, reason = int.from_bytes(frame.data[:2], "big"), frame.data[2:].decode("utf-8", "replace")
+            raise StreamClosed(f"closed by the exchange: {code} {without_secrets(reason)}".rstrip())
+        return bytes(frame.data) if opcode in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY) else None
+
+
+def _one_line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return without_secrets(" ".join(text.split()))[:200] or type(error).__name__
