@@ -11,9 +11,18 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, Self, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from bot.domain.kline import INTERVALS_MS
 
@@ -111,6 +120,83 @@ class AwsSettings(_Section):
         return value
 
 
+class TopicSettings(_Section):
+    """How a topic is made where it is absent; one that is there is left as it is.
+
+    Compaction keeps the last message of a key: of klines that is one a symbol, so nothing could be rebuilt of them.
+    """
+
+    partitions: int = Field(default=3, ge=1, le=1000)
+    # -1: for ever.
+    retention_hours: int = Field(default=-1, ge=-1, le=876_000)
+    cleanup: Literal["delete", "compact", "compact,delete"] = "delete"
+
+
+class KafkaSettings(_Section):
+    """The broker; empty `bootstrap_servers` is none: what would be published stays in the process.
+
+    `username` and `password` come from the environment only (BOT_KAFKA__USERNAME, BOT_KAFKA__PASSWORD). With
+    AWS_MSK_IAM the credentials are AWS's own, in `aws.region`. `replication_factor` -1 is the broker's default.
+    """
+
+    bootstrap_servers: str = ""
+    topic_prefix: str = ""
+    security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
+    sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "AWS_MSK_IAM"] = ""
+    username: SecretStr = SecretStr("")
+    password: SecretStr = SecretStr("")
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
+    linger_ms: int = Field(default=5, ge=0, le=1_000)
+    replication_factor: int = Field(default=-1, ge=-1, le=10)
+    klines: TopicSettings = TopicSettings(retention_hours=720)
+    trades: TopicSettings = TopicSettings()
+    actor_events: TopicSettings = TopicSettings(partitions=1, retention_hours=720)
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _check_bootstrap_servers(cls, value: str) -> str:
+        value = ",".join(part.strip() for part in value.split(",")) if value.strip() else ""
+        for part in value.split(",") if value else ():
+            host, _, port = part.rpartition(":")
+            right = re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host) and re.fullmatch(
+                r"\d{1,5}", port, re.ASCII
+            )
+            if not right or not 0 < int(port) < 65536:
+                raise ValueError(f"{_shown(part)} is refused: write it as host:port, such as 127.0.0.1:9092")
+        return value
+
+    @field_validator("topic_prefix")
+    @classmethod
+    def _check_topic_prefix(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{0,100}", value):
+            raise ValueError(f"{_shown(value)} is refused: it must be letters, digits, dots, _ or -")
+        return value
+
+    @model_validator(mode="after")
+    def _check_security(self) -> Self:
+        sasl = self.security_protocol.startswith("sasl")
+        if sasl and not self.sasl_mechanism:
+            raise ValueError(f"sasl_mechanism is missing: security_protocol is {self.security_protocol}")
+        if self.sasl_mechanism and not sasl:
+            raise ValueError(
+                f"security_protocol is {self.security_protocol}, which has no sasl_mechanism; set it to sasl_ssl"
+            )
+        if self.sasl_mechanism == "AWS_MSK_IAM" and self.security_protocol != "sasl_ssl":
+            raise ValueError("AWS_MSK_IAM needs security_protocol sasl_ssl")
+        if bool(self.certificate_file) != bool(self.key_file):
+            raise ValueError("certificate_file and key_file belong together; set both or none")
+        if self.ca_file and not self.security_protocol.endswith("ssl"):
+            raise ValueError(f"security_protocol is {self.security_protocol}, which uses no ca_file; set it to ssl")
+        if sasl and self.sasl_mechanism != "AWS_MSK_IAM" and self.bootstrap_servers:
+            for name in ("username", "password"):
+                if not getattr(self, name).get_secret_value():
+                    raise ValueError(f"{name} is missing: set BOT_KAFKA__{name.upper()}")
+        return self
+
+
 class StrategySettings(_Section):
     """`path` is `package.module:Class`; `parameters` are its keyword arguments, beside buy_drop and sell_rise."""
 
@@ -161,6 +247,7 @@ class Settings(_Section):
     exchange: ExchangeSettings = ExchangeSettings()
     market_data: MarketDataSettings = MarketDataSettings()
     aws: AwsSettings = AwsSettings()
+    kafka: KafkaSettings = KafkaSettings()
     strategy: StrategySettings = StrategySettings()
 
     @field_validator("bot_id")
@@ -207,7 +294,7 @@ class Settings(_Section):
         return self.data_dir if self.data_dir is not None else Path("data") / self.mode.value
 
 
-_SECRET_KEYS = ("api_key", "api_secret")
+_SECRET_KEYS = ("api_key", "api_secret", "kafka.username", "kafka.password")
 
 
 def load_settings(
@@ -223,10 +310,15 @@ def load_settings(
     """
     environment = os.environ if environment is None else environment
     values = _from_file(config_file)
-    for key in _SECRET_KEYS:
-        if key in values:
+    for secret in _SECRET_KEYS:
+        *sections, key = secret.split(".")
+        holder: Any = values
+        for section in sections:
+            holder = holder.get(section) if isinstance(holder, Mapping) else None
+        if isinstance(holder, Mapping) and key in holder:
+            variable = "BOT_" + secret.replace(".", "__").upper()
             raise ConfigError(
-                f"{config_file or DEFAULT_CONFIG_FILE}: {key} must not stand in a file; set BOT_{key.upper()}"
+                f"{config_file or DEFAULT_CONFIG_FILE}: {secret} must not stand in a file; set {variable}"
             )
     _check_forms(values, Settings)
     _merge(values, _from_environment(environment))
@@ -295,7 +387,7 @@ def _check_forms(values: Mapping[str, Any], model: type[BaseModel], path: tuple[
                     f"{name}: takes a number under each name, such as {name}.window (as a variable {variable}__WINDOW)"
                 )
         elif is_section:
-            form = f"{variable}=..." if key in _SECRET_KEYS else f"{key} = ... or {variable}=..."
+            form = f"{variable}=..." if name in _SECRET_KEYS else f"{key} = ... or {variable}=..."
             raise ConfigError(f"{name}: takes one value and has no keys of its own; write {form}")
 
 
@@ -328,7 +420,7 @@ def _one_line(error: ValidationError) -> str:
         message = f"it must be {_MUST_BE[first['type']].format(**first.get('ctx', {}))}"
     elif message.startswith("Input should be "):
         message = f"it must be {message.removeprefix('Input should be ')}"
-    if first["loc"][:1] in [(secret,) for secret in _SECRET_KEYS]:
+    if key in _SECRET_KEYS:
         return f"{key}: {message}"
     # A validator of ours may have shown the part of the value that is wrong.
     return (

@@ -5,6 +5,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+
 from bot.domain.account import AccountOrder, AccountTrade, BookPrice
 from bot.domain.adjustment import Adjustment
 from bot.domain.decision import Decision
@@ -334,6 +336,94 @@ class LogFull(Exception):
 
 class LogDamaged(Exception):
     """What the log held on disk cannot be read back; the text says in one line which file and why."""
+
+
+class Link(StrEnum):
+    """How a broker can be reached."""
+
+    CONNECTING = "connecting"  # nothing is known yet
+    UP = "up"
+    AWAY = "away"  # no connection for now; it is tried again by itself
+    REFUSED = "refused"  # the broker answers and does not take what it is given: a person is needed, then it goes on
+
+
+class LinkState(msgspec.Struct, frozen=True):
+    """What a publisher or reader knows of its broker: `reason` is one line with the fix, empty while it is up.
+
+    The numbers count messages since its start: acknowledged, given back by the broker, sent again by the client;
+    `queued` is how many wait to be acknowledged now.
+    """
+
+    link: Link
+    reason: str = ""
+    delivered: int = 0
+    failed: int = 0
+    retried: int = 0
+    queued: int = 0
+
+
+class Publisher(Protocol):
+    """Puts log entries on their topics, each entry at least once and a key's entries in order. For one thread.
+
+    No call raises or waits for a broker that is absent or refuses; `state` tells.
+    """
+
+    @property
+    def taken(self) -> int:
+        """The offset of the last entry taken. It falls back to `delivered` where the broker refused one.
+
+        The next `publish` starts behind it.
+        """
+
+    @property
+    def delivered(self) -> int:
+        """The offset up to which every entry is acknowledged by the broker, or of a type that has no topic."""
+
+    def publish(self, upto: int, entries: Sequence[LogEntry]) -> int:
+        """Take consecutive entries, the last at offset `upto`, the first behind `taken`; return the new `taken`.
+
+        It takes as many as there is room for, maybe none. Raises ValueError where the first one is not the next.
+        """
+
+    def poll(self, timeout_s: float = 0) -> None:
+        """Take in what the broker acknowledged, waiting at most so long for the first of it. To be called often."""
+
+    def state(self) -> LinkState:
+        """Return what is known of the broker; never asks."""
+
+    def close(self, timeout_s: float) -> None:
+        """Wait at most so long for what was taken to be acknowledged, then let go of the broker."""
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One message of a topic as the broker has it. `time` is when it was published, ms UTC."""
+
+    topic: str
+    partition: int
+    offset: int
+    time: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+class TopicReader(Protocol):
+    """Reads topics as a member of a group, from where the group committed last. For one thread.
+
+    A record that was not committed comes again to whoever reads next. No call raises for a broker that is absent.
+    """
+
+    def poll(self, limit: int, timeout_s: float) -> list[Record]:
+        """Return up to `limit` records in each partition's order, waiting at most so long; empty where none came."""
+
+    def commit(self, records: Iterable[Record]) -> bool:
+        """Say that all up to these records is done with; False where the broker did not take it: they come again."""
+
+    def state(self) -> LinkState:
+        """Return what is known of the broker; never asks. Of the numbers only `failed` (polls) is counted."""
+
+    def close(self) -> None:
+        """Leave the group; what was not committed comes again."""
 
 
 class HaltSwitch(Protocol):

@@ -1,0 +1,135 @@
+"""How any Kafka client of the bot is configured, and what a client's errors mean in one line with the fix."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import KafkaError
+
+from bot.config import KafkaSettings
+from bot.ports import ConfigurationRefused
+
+SILENT = logging.getLogger("bot.kafka.client")
+"""Where librdkafka's own lines go: nowhere, since what they tell stands in the state, in one line with the fix."""
+SILENT.addHandler(logging.NullHandler())
+SILENT.propagate = False
+
+
+def client_config(settings: KafkaSettings, region: str = "") -> dict[str, Any]:
+    """Return the part of a client's configuration that says where the broker is and how it is spoken to.
+
+    `region` is where AWS_MSK_IAM signs for; empty is AWS's own choice. Raises ConfigurationRefused.
+    """
+    config: dict[str, Any] = {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "client.id": "bulkhead",
+        "security.protocol": settings.security_protocol,
+        "logger": SILENT,
+        # A broker that is back is found at once rather than after 10 s.
+        "reconnect.backoff.ms": 100,
+        "reconnect.backoff.max.ms": 1_000,
+        "socket.connection.setup.timeout.ms": 5_000,
+        "socket.keepalive.enable": True,
+        "topic.metadata.refresh.interval.ms": 30_000,
+    }
+    for key, path in (
+        ("ssl.ca.location", settings.ca_file),
+        ("ssl.certificate.location", settings.certificate_file),
+        ("ssl.key.location", settings.key_file),
+    ):
+        if path is not None:
+            try:
+                path.open("rb").close()
+            except OSError as error:
+                name = {"ssl.ca.location": "ca_file", "ssl.key.location": "key_file"}.get(key, "certificate_file")
+                raise ConfigurationRefused(f"kafka.{name} {path}: {error.strerror}; name a PEM file there") from None
+            config[key] = str(path)
+    if settings.sasl_mechanism == "AWS_MSK_IAM":
+        config["sasl.mechanism"] = "OAUTHBEARER"
+        config["oauth_cb"] = _msk_token(region)
+    elif settings.sasl_mechanism:
+        config["sasl.mechanism"] = settings.sasl_mechanism
+        config["sasl.username"] = settings.username.get_secret_value()
+        config["sasl.password"] = settings.password.get_secret_value()
+    return config
+
+
+def _msk_token(region: str) -> Callable[[str], tuple[str, float]]:
+    import boto3
+    from aws_msk_iam_sasl_signer import MSKAuthTokenProvider
+
+    region = region or boto3.session.Session().region_name or ""
+    if not region:
+        raise ConfigurationRefused("kafka.sasl_mechanism AWS_MSK_IAM: no region is known; set aws.region")
+
+    def token(_: str) -> tuple[str, float]:
+        value, expiry_ms = MSKAuthTokenProvider.generate_auth_token(region)
+        return value, expiry_ms / 1_000
+
+    return token
+
+
+def is_refusal(error: KafkaError) -> bool:
+    """Return whether a person is needed: the broker answers, and will not take it however often it is asked."""
+    return error.code() in _REFUSALS
+
+
+def reason_of(error: KafkaError, settings: KafkaSettings) -> str:
+    """Return in one line what an error of a client means, with the fix. No credential stands in it."""
+    servers = settings.bootstrap_servers
+    text = " ".join(error.str().split())
+    match error.code():
+        case KafkaError._RESOLVE:
+            return f"{servers}: the host's name is not known; mend kafka.bootstrap_servers ({text})"
+        case KafkaError._SSL:
+            return f"{servers}: {_ssl_reason(text)} ({text})"
+        case KafkaError._AUTHENTICATION | KafkaError.SASL_AUTHENTICATION_FAILED:
+            return f"{servers}: {_sasl_reason(text, settings)} ({text})"
+        case KafkaError._ALL_BROKERS_DOWN | KafkaError._TRANSPORT | KafkaError._TIMED_OUT:
+            return (
+                f"{servers}: no broker answers; start it, or mend kafka.bootstrap_servers or kafka.security_protocol "
+                f"({text})"
+            )
+        case KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            return f"this user may not use the topic; allow WRITE, READ and DESCRIBE on it with an ACL ({text})"
+        case KafkaError.GROUP_AUTHORIZATION_FAILED:
+            return f"this user may not use the group; allow READ on it with an ACL ({text})"
+        case KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+            return f"this user may not write with idempotence; allow IDEMPOTENT_WRITE on the cluster ({text})"
+        case KafkaError.MSG_SIZE_TOO_LARGE:
+            return f"the broker takes no message of this size; raise max.message.bytes of the topic ({text})"
+        case KafkaError.UNKNOWN_TOPIC_OR_PART | KafkaError._UNKNOWN_TOPIC | KafkaError._UNKNOWN_PARTITION:
+            return f"the topic is not there; make it, or allow this user CREATE on it ({text})"
+        case _:
+            return f"{servers}: {error.name()} ({text})"
+
+
+_REFUSALS = frozenset(
+    {
+        KafkaError._SSL,
+        KafkaError._AUTHENTICATION,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.INVALID_RECORD,
+    }
+)
+
+
+def _ssl_reason(text: str) -> str:
+    if "verify failed" in text:
+        return "its certificate is not signed by who kafka.ca_file names, or not for this host; mend kafka.ca_file"
+    return "no TLS is spoken there, or a client certificate is missing; mend kafka.security_protocol or port"
+
+
+def _sasl_reason(text: str, settings: KafkaSettings) -> str:
+    if "mechanism" in text.lower():
+        return f"the broker does not take {settings.sasl_mechanism}; mend kafka.sasl_mechanism"
+    if settings.sasl_mechanism == "AWS_MSK_IAM":
+        return "the broker does not take these AWS credentials; allow them kafka-cluster:Connect, or mend aws.region"
+    return "the broker does not take these credentials; mend BOT_KAFKA__USERNAME and BOT_KAFKA__PASSWORD"

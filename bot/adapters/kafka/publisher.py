@@ -1,0 +1,192 @@
+"""Publishes log entries by an idempotent producer, so that every entry is on its topic at least once and in order."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from bot.adapters.kafka.client import client_config, is_refusal, reason_of
+from bot.adapters.kafka.codec import Codec
+from bot.config import KafkaSettings
+from bot.messages import LogEntry
+from bot.ports import Link, LinkState
+from bot.supervision import Clock
+
+# Taken, not acknowledged: some tens of MB at most. What is beyond waits with the caller.
+QUEUE_MESSAGES = 20_000
+# After a refusal, until it is tried again: a person has to do something in between.
+RETRY_MS = 2_000
+STATISTICS_MS = 1_000
+
+
+class _BrokerStatistics(msgspec.Struct):
+    nodeid: int
+    state: str
+    txretries: int = 0
+
+
+class _Statistics(msgspec.Struct):
+    brokers: dict[str, _BrokerStatistics] = {}
+
+
+_STATISTICS = msgspec.json.Decoder(_Statistics)
+
+
+class KafkaPublisher:
+    """A `ports.Publisher` of one mode's entries; the first offset it takes is behind `after`.
+
+    The producer tries again by itself, without end and in order, whatever may pass. An entry that the broker refuses
+    (no such topic, no right, too large) ends the producer: what was behind it is given up too, and `taken` falls
+    back to `delivered`. Another producer begins there RETRY_MS later, so order holds and nothing is left out.
+
+    Source: librdkafka, CONFIGURATION.md and INTRODUCTION.md, Idempotent producer.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        codec: Codec,
+        clock: Clock,
+        after: int = 0,
+        region: str = "",
+    ) -> None:
+        """Raises ConfigurationRefused where no client can be made of the settings."""
+        self._settings = settings
+        self._codec = codec
+        self._clock = clock
+        self._config = client_config(settings, region) | {
+            "enable.idempotence": True,
+            "acks": "all",
+            # Behind a message that is lost for good nothing may pass: the producer ends instead.
+            "enable.gapless.guarantee": True,
+            "message.timeout.ms": 0,
+            "compression.type": settings.compression,
+            "linger.ms": settings.linger_ms,
+            "queue.buffering.max.messages": 2 * QUEUE_MESSAGES,
+            "statistics.interval.ms": STATISTICS_MS,
+        }
+        self._taken = self._delivered = after
+        self._acknowledged: set[int] = set()
+        self._counts = {"delivered": 0, "failed": 0, "retried": 0}
+        self._retries_now = 0
+        self._link, self._reason = Link.CONNECTING, ""
+        self._retry_at: int | None = None
+        self._refused = False
+        self._producer: Producer | None = self._make()
+
+    @property
+    def taken(self) -> int:
+        return self._taken
+
+    @property
+    def delivered(self) -> int:
+        return self._delivered
+
+    def publish(self, upto: int, entries: Sequence[LogEntry]) -> int:
+        offset = upto - len(entries)
+        if offset != self._taken:
+            raise ValueError(f"offset {offset + 1} is not the next: {self._taken} was taken last")
+        producer = self._producer
+        if producer is None:
+            return self._taken
+        encode, produce, on_delivery = self._codec.encode, producer.produce, self._on_delivery
+        room = QUEUE_MESSAGES - (self._taken - self._delivered)
+        for entry in entries[:room] if room > 0 else ():
+            offset += 1
+            message = encode(entry)
+            if message is None:
+                self._acknowledged.add(offset)
+            else:
+                topic, key, value, headers = message
+                try:
+                    produce(topic, value, key, on_delivery=partial(on_delivery, producer, offset), headers=headers)
+                except BufferError:
+                    break
+                except KafkaException as error:
+                    # The producer is at its end; what it still holds is told of in poll.
+                    self._refuse(error.args[0])
+                    break
+            self._taken = offset
+        self._advance()
+        return self._taken
+
+    def poll(self, timeout_s: float = 0) -> None:
+        if self._producer is None:
+            if self._retry_at is None or self._clock.monotonic_ms() < self._retry_at:
+                return
+            self._producer = self._make()
+        self._producer.poll(timeout_s)
+        if self._refused:
+            self._begin_again()
+
+    def state(self) -> LinkState:
+        queued = self._taken - self._delivered - len(self._acknowledged)
+        return LinkState(self._link, self._reason, queued=queued, **self._counts)
+
+    def close(self, timeout_s: float) -> None:
+        if self._producer is not None:
+            self._producer.flush(timeout_s)
+            self._drop()
+
+    def _make(self) -> Producer:
+        self._refused, self._retry_at, self._retries_now = False, None, 0
+        return Producer(self._config | {"error_cb": self._on_error, "stats_cb": self._on_statistics})
+
+    def _begin_again(self) -> None:
+        self._drop()
+        self._acknowledged.clear()
+        self._taken = self._delivered
+        self._refused, self._retry_at = False, self._clock.monotonic_ms() + RETRY_MS
+
+    def _drop(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            # Told of here, what was acknowledged before the end still counts.
+            producer.purge()
+            producer.flush(1)
+
+    def _on_delivery(self, producer: Producer, offset: int, error: KafkaError | None, _: Any) -> None:
+        if error is None:
+            self._counts["delivered"] += 1
+            self._acknowledged.add(offset)
+            if self._link is not Link.UP and not self._refused:
+                self._link, self._reason = Link.UP, ""
+            self._advance()
+            return
+        if error.code() in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+            return
+        self._counts["failed"] += 1
+        self._refuse(error)
+
+    def _advance(self) -> None:
+        acknowledged, delivered = self._acknowledged, self._delivered
+        while delivered + 1 in acknowledged:
+            delivered += 1
+            acknowledged.remove(delivered)
+        self._delivered = delivered
+
+    def _refuse(self, error: KafkaError) -> None:
+        # The first error is the cause; the ones behind it only follow.
+        if not self._refused:
+            self._refused = True
+            self._link, self._reason = Link.REFUSED, reason_of(error, self._settings)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if self._refused or error.code() == KafkaError._FATAL:
+            return
+        if is_refusal(error):
+            self._link, self._reason = Link.REFUSED, reason_of(error, self._settings)
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN and self._link is Link.REFUSED:
+            return
+        else:
+            self._link, self._reason = Link.AWAY, reason_of(error, self._settings)
+
+    def _on_statistics(self, text: str) -> None:
+        brokers = _STATISTICS.decode(text).brokers.values()
+        retries = sum(broker.txretries for broker in brokers)
+        self._counts["retried"] += retries - self._retries_now
+        self._retries_now = retries
+        if not self._refused and any(broker.state == "UP" for broker in brokers if broker.nodeid >= 0):
+            self._link, self._reason = Link.UP, ""
