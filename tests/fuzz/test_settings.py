@@ -56,7 +56,6 @@ def assert_in_range(settings):
     assert all(number.is_finite() for number in numbers)
     assert settings.symbols
     assert len(set(settings.symbols)) == len(settings.symbols)
-    assert settings.directory.name
 
 
 def loaded(**given):
