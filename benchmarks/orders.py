@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -50,6 +51,7 @@ MANY = (*FEW, *(f"C{number:02}USDT" for number in range(97)))
 PRICE, DROP = 100.0, 0.97
 ROUNDS, WARM_UP = 6, 3
 Found = tuple[str, str, list[float | None]]
+MINUTE_MS = 60_000
 GAP_S = (0.015, 0.025)
 """Between an order's end and the next frame."""
 
@@ -69,7 +71,9 @@ class Exchange:
         self._unread: dict[socket.socket, bytes] = {}
         self._streams: dict[str, tuple[socket.socket, bool]] = {}
         self._numbers = 0
-        self._event_time = 0
+        self._ahead_ms = 0
+        self._event_time: dict[str, int] = {}
+        self._candle: dict[str, int] = {}
         self.close_of: dict[str, float] = {}
         self.ordered_at = 0
         self.orders = 0
@@ -93,23 +97,34 @@ class Exchange:
                 key.data._ready(key.fileobj)
         return True
 
-    def push(self, symbol: str, close: float, is_closed: bool = False) -> int:
-        """Send an update and return the moment before it left, ns."""
+    def next_minute(self) -> None:
+        """Let the market's clock, which the klines show, jump to the next minute's begin."""
+        now = self._market_ms()
+        self._ahead_ms += MINUTE_MS - now % MINUTE_MS
+
+    def push(self, symbol: str, close: float) -> int:
+        """Send an update of the running candle; return the moment before it left, ns."""
+        self.close_candle(symbol, self.close_of.get(symbol, close))
+        now = self._event_time[symbol] = max(self._event_time.get(symbol, 0) + 1, self._market_ms())
+        return self._send(symbol, close, self._candle[symbol], now, is_closed=False)
+
+    def close_candle(self, symbol: str, close: float) -> int:
+        """Send the end of a candle whose minute is over; return the moment before it left, ns, 0 if none is."""
+        begin, now = self._market_ms() // MINUTE_MS * MINUTE_MS, 0
+        while self._candle.setdefault(symbol, begin) < begin:
+            now = self._send(symbol, close, self._candle[symbol], self._candle[symbol] + MINUTE_MS, is_closed=True)
+            self._candle[symbol] += MINUTE_MS
+        return now
+
+    def _market_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self._ahead_ms
+
+    def _send(self, symbol: str, close: float, begin: int, now: int, is_closed: bool) -> int:
         self.close_of[symbol] = close
-        now = self._event_time = max(self._event_time + 1, time.time_ns() // 1_000_000)
         price = f"{close:.8f}"
-        # Each update begins a candle, so that none comes after its candle's end, however fast they follow.
-        kline: dict[str, Any] = {
-            "t": now,
-            "T": now if is_closed else now + 59_999,
-            "s": symbol,
-            "i": "1m",
-            "f": 1,
-            "L": 2,
-            "n": 2,
-        }
-        kline |= {"o": price, "c": price, "h": price, "l": price, "v": "3.18402", "q": "318.402", "x": is_closed}
-        kline |= {"V": "1.5011", "Q": "150.11", "B": "0"}
+        kline: dict[str, Any] = {"t": begin, "T": begin + MINUTE_MS - 1, "s": symbol, "i": "1m", "f": 1, "L": 2}
+        kline |= {"o": price, "c": price, "h": price, "l": price, "v": "3.18402", "n": 2, "x": is_closed}
+        kline |= {"q": "318.402", "V": "1.5011", "Q": "150.11", "B": "0"}
         event: dict[str, Any] = {"e": "kline", "E": now, "s": symbol, "k": kline}
         connection, is_combined = self._streams[symbol]
         text = json.dumps({"stream": f"{symbol.lower()}@kline_1m", "data": event} if is_combined else event).encode()
@@ -275,12 +290,15 @@ def subject(kind: str, symbols: tuple[str, ...], exchange: Exchange) -> Iterator
                 process.wait()
 
 
-def trigger(exchange: Exchange, symbol: str, before: Callable[[], None] = lambda: None) -> float | None:
-    """Move a symbol's price so that it trades; return the time to the order's first bytes, us."""
-    price = PRICE * DROP if exchange.close_of[symbol] == PRICE else PRICE
+def moved(exchange: Exchange, symbol: str) -> float:
+    """Return a price at which a symbol trades."""
+    return PRICE * DROP if exchange.close_of[symbol] == PRICE else PRICE
+
+
+def until_ordered(exchange: Exchange, push: Callable[[], int]) -> float | None:
+    """Return the time from a frame to its order's first bytes, us; None if there is none within a second."""
     orders = exchange.orders
-    before()
-    sent = exchange.push(symbol, price)
+    sent = push()
     if not exchange.serve(1, lambda: exchange.orders > orders):
         return None
     return (exchange.ordered_at - sent) / 1000
@@ -292,7 +310,10 @@ def measure(exchange: Exchange, symbols: tuple[str, ...], orders: int, rng: rand
     others = [s for s in symbols if s not in FEW]
     updates, due = 0, time.perf_counter()
     for number in range(orders + WARM_UP):
-        times.append(trigger(exchange, FEW[number % len(FEW)]))
+        symbol = FEW[number % len(FEW)]
+        if exchange.close_candle(symbol, exchange.close_of[symbol]):
+            exchange.serve(0.02)
+        times.append(until_ordered(exchange, partial(exchange.push, symbol, moved(exchange, symbol))))
         end = time.perf_counter() + rng.uniform(*GAP_S)
         while others and due < end:
             exchange.serve(due - time.perf_counter())
@@ -304,14 +325,12 @@ def measure(exchange: Exchange, symbols: tuple[str, ...], orders: int, rng: rand
 
 def measure_bursts(exchange: Exchange, bursts: int) -> list[float | None]:
     """Close the candles of all symbols at once; return how long the order of the last one took, which alone trades."""
-
-    def others() -> None:
-        for symbol in MANY[1:]:
-            exchange.push(symbol, exchange.close_of[symbol], True)
-
     times = []
     for _ in range(bursts):
-        times.append(trigger(exchange, FEW[0], others))
+        exchange.next_minute()
+        for symbol in MANY[1:]:
+            exchange.close_candle(symbol, exchange.close_of[symbol])
+        times.append(until_ordered(exchange, partial(exchange.close_candle, FEW[0], moved(exchange, FEW[0]))))
         exchange.serve(0.25)
     return times
 
