@@ -48,6 +48,7 @@ __all__ = [
     "OrderProposal",
     "OrderReport",
     "ProposalTimeout",
+    "Publish",
     "ReplayLog",
     "Reserved",
     "ResolveOrders",
@@ -344,6 +345,12 @@ class ReplayLog(msgspec.Struct, frozen=True):
 
 class Flush(msgspec.Struct, frozen=True):
     """Write what waits. Persistence's timer to itself."""
+
+
+class Publish(msgspec.Struct, frozen=True):
+    """There may be something to publish, or to hear of. Persistence, or its own timer, to the publisher."""
+
+    is_timer: bool = False
 
 
 class DiskSpace(msgspec.Struct, frozen=True):

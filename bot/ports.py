@@ -330,6 +330,45 @@ class EventLog(Protocol):
         """How much of what waits was too much for memory and is on disk; 0 in ordinary times."""
 
 
+class OutboxState(msgspec.Struct, frozen=True):
+    """What waits to be published: entries, their bytes on disk, since when the oldest one waits (ms UTC).
+
+    `dropped` counts the open klines that had to go, ever.
+    """
+
+    depth: int
+    bytes: int
+    oldest_ms: int | None
+    dropped: int = 0
+
+
+class Outbox(Protocol):
+    """What is to be published, from before it is stored until the broker has it. One process. Thread-safe.
+
+    Each write is durable against SIGKILL when the call returns. Only what is stored may be published, and all that is
+    stored is: so readers of the topics see what readers of the store see. Each method raises StoreError.
+    """
+
+    def add(self, upto: int, entries: Sequence[LogEntry], now_ms: int) -> None:
+        """Keep log entries, the last of which is at the log's offset `upto`; those added before are left out."""
+
+    def confirm(self) -> None:
+        """All that was added is stored: it may be published."""
+
+    @property
+    def newest(self) -> int:
+        """The place of the last entry that may be published; 0 if there was none yet."""
+
+    def read(self, after: int, limit: int) -> list[tuple[int, LogEntry]]:
+        """Return up to `limit` stored entries behind the place `after`, each with its place, in order."""
+
+    def delivered(self, upto: int) -> None:
+        """Forget the entries up to a place: the broker has them."""
+
+    def state(self) -> OutboxState:
+        """Return how much waits, for how long, and what had to go."""
+
+
 class LogFull(Exception):
     """The log holds as much as it may; the text says in one line how much and what to mend."""
 

@@ -7,6 +7,7 @@ BRIDGE = Address("bridge")
 MONITOR = Address("monitor")
 PERSISTENCE = Address("persistence")
 PORTFOLIO = Address("portfolio")
+PUBLISHER = Address("publisher")
 
 
 def feed(symbol: str) -> Address:

@@ -116,6 +116,24 @@ class AccountMemory(msgspec.Struct, frozen=True):
     compared_ms: int = 0
 
 
+class PublisherMemory(msgspec.Struct, frozen=True):
+    """What is known of the broker, how many entries it acknowledged since the process started, and the last outage.
+
+    `down_ms` is since when it cannot be reached (ms UTC), None while it can. `outages` counts; the last one took
+    `outage_ms`, and then `waited` entries were to be published, which took `caught_up_ms` from when it was back (None:
+    they still wait).
+    """
+
+    link: str = "connecting"
+    reason: str = ""
+    published: int = 0
+    down_ms: int | None = None
+    outages: int = 0
+    outage_ms: int = 0
+    waited: int = 0
+    caught_up_ms: int | None = None
+
+
 class PortfolioMemory(msgspec.Struct, frozen=True):
     """The wallet as last booked, in the quote asset, what is set aside in it by order, and the trading day's limit.
 

@@ -1,6 +1,6 @@
 """PersistenceActor: the only writer of the store, in batches; it also watches the disk and lets old rows go."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -8,8 +8,8 @@ from bot.actors import addresses
 from bot.domain.decision import Decision
 from bot.domain.kline import Kline
 from bot.domain.order import Trade
-from bot.messages import BookEvent, DiskSpace, Flush, LogEntries, Notice, ReplayLog, Stored, Watch
-from bot.ports import Store, StoreError
+from bot.messages import BookEvent, DiskSpace, Flush, LogEntries, LogEntry, Notice, Publish, ReplayLog, Stored, Watch
+from bot.ports import Outbox, Store, StoreError
 from bot.supervision import Actor, Context
 
 
@@ -26,10 +26,32 @@ class PersistenceSettings(msgspec.Struct, frozen=True):
     prune_every_ms: int = 3_600_000
 
 
+def by_table(
+    entries: Iterable[LogEntry],
+) -> tuple[list[Kline], list[Trade], list[Decision], list[BookEvent]]:
+    """Return log entries as `Store.write` takes them, each kind in its order."""
+    klines: list[Kline] = []
+    trades: list[Trade] = []
+    decisions: list[Decision] = []
+    events: list[BookEvent] = []
+    for entry in entries:
+        if isinstance(entry, Kline):
+            klines.append(entry)
+        elif isinstance(entry, Trade):
+            trades.append(entry)
+        elif isinstance(entry, Decision):
+            decisions.append(entry)
+        else:
+            events.append(entry)
+    return klines, trades, decisions, events
+
+
 class PersistenceActor(Actor):
     """Takes LogEntries; gives Stored once they are written, DiskSpace when the free space crosses the limit.
 
-    What the store does not take is kept and tried again; nothing is acknowledged that was not written.
+    What the store does not take is kept and tried again; nothing is acknowledged that was not written. With an
+    `outbox` a batch is kept there before it is stored, and may be published after: whenever the process dies, the next
+    one has both or none of it. The publisher hears Publish.
     """
 
     def __init__(
@@ -39,16 +61,15 @@ class PersistenceActor(Actor):
         store: Store,
         free_bytes: Callable[[], int],
         now_ms: Callable[[], int],
+        outbox: Outbox | None = None,
     ) -> None:
         super().__init__(context)
         self._settings = settings
         self._store = store
+        self._outbox = outbox
         self._free_bytes = free_bytes
         self._now_ms = now_ms
-        self._klines: list[Kline] = []
-        self._trades: list[Trade] = []
-        self._decisions: list[Decision] = []
-        self._events: list[BookEvent] = []
+        self._entries: list[LogEntry] = []
         self._upto = 0
         self._stored = 0
         self._flush_due = False
@@ -75,24 +96,13 @@ class PersistenceActor(Actor):
         if batch.upto <= self._upto:
             return
         # A new incarnation of the bridge sends all that is not stored, also what is here already.
-        for entry in batch.entries[-(batch.upto - self._upto) :]:
-            if isinstance(entry, Kline):
-                self._klines.append(entry)
-            elif isinstance(entry, Trade):
-                self._trades.append(entry)
-            elif isinstance(entry, Decision):
-                self._decisions.append(entry)
-            else:
-                self._events.append(entry)
+        self._entries += batch.entries[-(batch.upto - self._upto) :]
         self._upto = batch.upto
-        if self._waiting() >= self._settings.batch_items and not self._failing:
+        if len(self._entries) >= self._settings.batch_items and not self._failing:
             self._write()
         elif not self._flush_due:
             self._flush_due = True
             self.context.after(self._settings.batch_ms, Flush())
-
-    def _waiting(self) -> int:
-        return len(self._klines) + len(self._trades) + len(self._decisions) + len(self._events)
 
     def _on_flush(self, _: Flush) -> None:
         self._flush_due = False
@@ -103,11 +113,15 @@ class PersistenceActor(Actor):
             return
         try:
             self.context.check_fence()
-            self._store.write(self._klines, self._trades, self._decisions, self._events)
+            if self._outbox is not None:
+                self._outbox.add(self._upto, self._entries, self._now_ms())
+            self._store.write(*by_table(self._entries))
+            if self._outbox is not None:
+                self._outbox.confirm()
         except StoreError as error:
             if not self._failing:
                 self._failing = True
-                self._notice("error", f"the store takes nothing, {self._waiting()} items wait: {error}")
+                self._notice("error", f"the store takes nothing, {len(self._entries)} items wait: {error}")
             if not self._flush_due:
                 self._flush_due = True
                 self.context.after(self._settings.retry_ms, Flush())
@@ -115,9 +129,11 @@ class PersistenceActor(Actor):
         if self._failing:
             self._failing = False
             self._notice("info", "the store takes klines and trades again")
-        self._klines, self._trades, self._decisions, self._events = [], [], [], []
+        self._entries = []
         self._stored = self._upto
         self.context.tell(addresses.BRIDGE, Stored(self._upto))
+        if self._outbox is not None:
+            self.context.tell(addresses.PUBLISHER, Publish())
 
     def _on_watch(self, _: Watch) -> None:
         self.context.after(self._settings.watch_ms, Watch())

@@ -11,13 +11,22 @@ import msgspec
 
 from bot.actors import addresses
 from bot.actors.account import AccountActor, AccountSettings
-from bot.actors.cells import AccountMemory, Cell, FeedMemory, PortfolioMemory, StreamMemory, TraderMemory
+from bot.actors.cells import (
+    AccountMemory,
+    Cell,
+    FeedMemory,
+    PortfolioMemory,
+    PublisherMemory,
+    StreamMemory,
+    TraderMemory,
+)
 from bot.actors.feed import FeedActor, FeedSettings
 from bot.actors.kafka_bridge import KafkaBridgeActor
 from bot.actors.limits import BackfillGate, ConnectionBudget
 from bot.actors.monitor import MonitorActor, MonitorMemory
 from bot.actors.persistence import PersistenceActor, PersistenceSettings
 from bot.actors.portfolio import PortfolioActor
+from bot.actors.publisher import PublisherActor, PublisherSettings
 from bot.actors.stream import StreamActor, StreamSettings
 from bot.actors.trader import TraderActor, TraderSettings
 from bot.domain.adjustment import Adjustment
@@ -47,6 +56,7 @@ from bot.messages import (
     Notice,
     OrderEnded,
     OrderProposal,
+    Publish,
     ReplayLog,
     Reserved,
     RulesChanged,
@@ -59,7 +69,18 @@ from bot.messages import (
     SymbolStopped,
     Taken,
 )
-from bot.ports import AccountStream, EventLog, HaltSwitch, MarketBook, MarketHistory, MarketStream, OrderJournal, Store
+from bot.ports import (
+    AccountStream,
+    EventLog,
+    HaltSwitch,
+    MarketBook,
+    MarketHistory,
+    MarketStream,
+    OrderJournal,
+    Outbox,
+    Publisher,
+    Store,
+)
 from bot.supervision import Actor, Address, ChildSpec, Context, Exceeded, Lane
 
 LANES: dict[type, Lane] = {
@@ -95,6 +116,7 @@ LANES: dict[type, Lane] = {
     DiskSpace: Lane.CONTROL,
     RulesChanged: Lane.CONTROL,
     Notice: Lane.CONTROL,
+    Publish: Lane.CONTROL,
 }
 
 
@@ -106,6 +128,7 @@ class Memories:
         self.traders = {symbol: Cell(TraderMemory()) for symbol in symbols}
         self.portfolio = Cell(PortfolioMemory())
         self.account = Cell(AccountMemory())
+        self.publisher = Cell(PublisherMemory())
         self.monitor = Cell(MonitorMemory())
 
 
@@ -129,11 +152,19 @@ class LiveParts(msgspec.Struct, frozen=True):
     budget: ConnectionBudget
 
 
+class PublishingParts(msgspec.Struct, frozen=True):
+    """The broker: what waits for it, and what makes a new connection to it."""
+
+    outbox: Outbox
+    connect: Callable[[], Publisher]
+    settings: PublisherSettings = PublisherSettings()
+
+
 class Parts(msgspec.Struct, frozen=True):
     """All that the actors are made of; `live` and `history` are None where klines are injected.
 
     `market` gives what is known of the exchange that orders go to; None where none is traded on. `halt` lets no order
-    leave any more, for the reason given.
+    leave any more, for the reason given. `publishing` is None where there is no broker.
 
     `handler_deadline_ms`: how long one message may take before its actor counts as hung. `on_quarantine`: what becomes
     of the position of a quarantined trader: "limits" (stop loss and take profit act on), "sell" (at once) or "hold".
@@ -161,6 +192,7 @@ class Parts(msgspec.Struct, frozen=True):
     market: MarketBook | None = None
     on_quarantine: str = "limits"
     account: AccountParts | None = None
+    publishing: PublishingParts | None = None
 
 
 def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
@@ -184,7 +216,11 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
         return MonitorActor(context, memories.monitor, parts.mode)
 
     def persistence(context: Context) -> PersistenceActor:
-        return PersistenceActor(context, parts.persistence, store, parts.free_bytes, parts.now_ms)
+        outbox = parts.publishing.outbox if parts.publishing is not None else None
+        return PersistenceActor(context, parts.persistence, store, parts.free_bytes, parts.now_ms, outbox)
+
+    def publisher(to: PublishingParts) -> Callable[[Context], PublisherActor]:
+        return lambda context: PublisherActor(context, to.settings, memories.publisher, to.outbox, to.connect)
 
     def bridge(context: Context) -> KafkaBridgeActor:
         return KafkaBridgeActor(context, parts.log)
@@ -247,6 +283,8 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
     whole = {"on_exceeded": Exceeded.ESCALATE}
     return (
         spec(addresses.MONITOR, monitor, tracked=False, **whole),
+        # Stopped after persistence, so that it hears of the last batch.
+        *(spec(addresses.PUBLISHER, publisher(to), tracked=False) for to in (parts.publishing,) if to is not None),
         spec(addresses.PERSISTENCE, persistence, tracked=False, **whole),
         spec(addresses.BRIDGE, bridge, tracked=False, **whole),
         spec(addresses.PORTFOLIO, portfolio, **whole),
