@@ -151,6 +151,8 @@ class KafkaSettings(_Section):
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
     linger_ms: int = Field(default=5, ge=0, le=1_000)
     replication_factor: int = Field(default=-1, ge=-1, le=10)
+    # What may wait on disk for a broker that is away; beyond it the oldest open klines go.
+    outbox_bytes: int = Field(default=2_000_000_000, ge=1_000_000)
     klines: TopicSettings = TopicSettings(retention_hours=720)
     trades: TopicSettings = TopicSettings()
     actor_events: TopicSettings = TopicSettings(partitions=1, retention_hours=720)

@@ -52,6 +52,7 @@ class DataDirectory:
         self.path = path
         self.history = path / "history.db"
         self.orders = path / "orders.db"
+        self.outbox = path / "outbox.db"
         self.exchange = path / "exchange"
         self.control_socket = path / "control.sock"
         self._lock_path = path / "lock"

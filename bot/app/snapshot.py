@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
+from bot.actors.cells import PublisherMemory
 from bot.actors.monitor import Refusal
 from bot.actors.portfolio import START_CASH_NOTE
 from bot.actors.supervisor import Memories
-from bot.adapters.sqlite import SqliteJournal, SqliteStore
+from bot.adapters.sqlite import SqliteJournal, SqliteStore, outbox_state
 from bot.app.data_directory import DataDirectory
 from bot.app.trading import RULES_NOTE, decode_rules
 from bot.domain.filters import SymbolRules
@@ -19,6 +20,7 @@ from bot.domain.money import ZERO, add, multiply, plain, subtract
 from bot.domain.order import Trade
 from bot.domain.position import Position
 from bot.messages import Notice
+from bot.ports import OutboxState
 from bot.supervision import ActorStatus
 
 BALANCES_NOTE = "balances"
@@ -53,11 +55,24 @@ class SymbolView(msgspec.Struct, frozen=True):
         return add(self.position.net_quote, self.value)
 
 
+class PublishingView(msgspec.Struct, frozen=True):
+    """What waits for the broker, and what is known of it; `memory` is None where no bot runs."""
+
+    waiting: OutboxState
+    memory: PublisherMemory | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what waits, since when (ms UTC), and the last outage (its ms, what waited, how long that took)."""
+        known = msgspec.structs.asdict(self.memory) if self.memory is not None else {"link": None, "reason": ""}
+        return {**msgspec.structs.asdict(self.waiting), **known}
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """Everything a person or a program may want to see of a bot; amounts in the quote asset.
 
     `halted` is why no order may leave, None if orders may; `stopped` has the same of single symbols.
     `exchange` is what the account was last known to hold, as (asset, free, locked); None where there is no account.
+    `publishing` is None where there is no broker.
     """
 
     mode: str
@@ -75,6 +90,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     halted: str | None = None
     stopped: tuple[tuple[str, str], ...] = ()
     exchange: tuple[tuple[str, str, str], ...] | None = None
+    publishing: PublishingView | None = None
 
     @property
     def equity(self) -> Decimal:
@@ -123,6 +139,7 @@ class Snapshot(msgspec.Struct, frozen=True):
             "log_depth": self.log_depth,
             "halted": self.halted,
             "stopped": dict(self.stopped),
+            "publishing": None if self.publishing is None else self.publishing.as_json(),
         }
 
     def wallet_json(self) -> dict[str, Any]:
@@ -164,10 +181,11 @@ def take_snapshot(
     idle: tuple[SymbolView, ...] = (),
     halted: str | None = None,
     stopped: Mapping[str, str] | None = None,
+    outbox: OutboxState | None = None,
 ) -> Snapshot:
     """Read the cells of a running bot; no actor is asked, so it works while all of them hang.
 
-    `idle` are the symbols that the book holds and this run does not trade.
+    `idle` are the symbols that the book holds and this run does not trade; `outbox` is None where there is no broker.
     """
     views = []
     for symbol in symbols:
@@ -200,6 +218,7 @@ def take_snapshot(
         log_depth=log_depth,
         halted=halted,
         stopped=tuple((stopped or {}).items()),
+        publishing=None if outbox is None else PublishingView(outbox, memories.publisher.value),
     )
 
 
@@ -222,6 +241,7 @@ def stored_snapshot(directory: DataDirectory) -> Snapshot:
                 cash = add(cash, adjustment.quote)
         has_account = identity.mode in ("testnet", "live")
         balances = _balances.decode(journal.get_note(BALANCES_NOTE) or "[]")
+        waiting = outbox_state(directory.outbox)
         return Snapshot(
             mode=identity.mode,
             pid=directory.running_pid(),
@@ -232,6 +252,7 @@ def stored_snapshot(directory: DataDirectory) -> Snapshot:
             halted=directory.halted(),
             stopped=tuple(directory.stopped_symbols().items()),
             exchange=balances if has_account else None,
+            publishing=None if waiting is None else PublishingView(waiting),
         )
 
 

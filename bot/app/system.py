@@ -34,6 +34,7 @@ from bot.app.health import Watchdog, trouble
 from bot.app.keys import Keys, find_keys
 from bot.app.market_watch import TICK_MS, MarketWatch
 from bot.app.places import EXCHANGE_TIMEOUTS_MS, WITH_ACCOUNT, Urls, exchange_name, places
+from bot.app.publishing import BATCH_MS, Publishing
 from bot.app.snapshot import BALANCES_NOTE, Snapshot, SymbolView, encode_balances, stored_views, take_snapshot
 from bot.app.trading import (
     RULES_NOTE,
@@ -105,6 +106,7 @@ class BotSystem:
         self._idle: tuple[SymbolView, ...] = ()
         self._flattened: dict[str, int] = {}
         self._watch: MarketWatch | None = None
+        self._publishing: Publishing | None = None
         self._reconciler: Reconciler | None = None
         self._watchdog = Watchdog(self.trouble)
         self._system = ActorSystem(self._clock, lanes=LANES, on_event=self._on_event, on_escalate=self._on_escalate)
@@ -159,6 +161,8 @@ class BotSystem:
             identity, rights = self._admitted(account, keys, identity, urls)
         self._store = SqliteStore(directory.history)
         self._journal = SqliteJournal(directory.orders)
+        if settings.kafka.bootstrap_servers:
+            self._publishing = Publishing(settings, directory.outbox, self._store, self._clock)
         market = (settings.market_data.profile or profile, budgets.of(urls.market_rest))
         history = BinanceMarketHistory(urls.market_rest, self._clock, *EXCHANGE_TIMEOUTS_MS, *market)
         exchange: Exchange
@@ -191,7 +195,7 @@ class BotSystem:
         parts = Parts(
             feeds=tuple(FeedSettings(symbol, settings.interval) for symbol in settings.symbols),
             traders=tuple(self._trader_settings(symbol) for symbol in settings.symbols),
-            persistence=PersistenceSettings(keep_open_klines_ms=settings.keep_open_klines_days * 86_400_000),
+            persistence=self._persistence_settings(),
             rules=rules,
             strategy=strategy_of(settings),
             sizing=sizing_parameters(settings),
@@ -215,6 +219,7 @@ class BotSystem:
             halt=directory.halt,
             account=self._account_parts(account, urls, rules),
             market=self._watch,
+            publishing=self._publishing.parts if self._publishing is not None else None,
         )
         # Said when nothing is left to refuse, before anything is bought.
         if settings.mode in WITH_ACCOUNT:
@@ -225,6 +230,9 @@ class BotSystem:
         if directory.is_flattening():
             self._tell_flatten()
         threading.Thread(target=self._keep_asking, args=(history, account), name="exchange-news", daemon=True).start()
+        if self._publishing is not None:
+            ask = (self._stopping, self._tell_monitor, self._clock.now_ms)
+            threading.Thread(target=self._publishing.make_topics, args=ask, name="topics", daemon=True).start()
         self._control = ControlServer(directory.control_socket, self._commands().answer)
         self._control.start()
         self._watchdog.ready()
@@ -239,7 +247,7 @@ class BotSystem:
         self._forget_flatten()
         if self._simulator is not None:
             self._simulator.stop()
-        for database in (self._store, self._journal):
+        for database in (self._store, self._journal, self._publishing):
             if database is not None:
                 database.close()
         self._log.close()
@@ -257,6 +265,7 @@ class BotSystem:
             self._idle,
             self.directory.halted(),
             self.directory.stopped_symbols(),
+            self._publishing.outbox.state() if self._publishing is not None else None,
         )
 
     def flatten(self) -> None:
@@ -400,6 +409,12 @@ class BotSystem:
             max_age_ms=settings.max_age * 1000,
         )
 
+    def _persistence_settings(self) -> PersistenceSettings:
+        keep_ms = self.settings.keep_open_klines_days * 86_400_000
+        if self._publishing is None:
+            return PersistenceSettings(keep_open_klines_ms=keep_ms)
+        return PersistenceSettings(keep_open_klines_ms=keep_ms, batch_ms=BATCH_MS)
+
     def _streams(self) -> tuple[StreamSettings, ...]:
         settings = self.settings
         return tuple(
@@ -464,6 +479,9 @@ class BotSystem:
     def _on_event(self, event: object) -> None:
         self._system.tell(addresses.MONITOR, event)
         self._system.tell(addresses.BRIDGE, event)
+
+    def _tell_monitor(self, notice: Notice) -> None:
+        self._system.tell(addresses.MONITOR, notice)
 
     def _on_escalate(self, reason: str) -> None:
         self.failure = reason

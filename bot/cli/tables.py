@@ -194,6 +194,7 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
         Text(", ".join(facts)),
         *([Text(f"decided {decided}")] if decided else []),
         *([Text(f"refused {refused}")] if refused else []),
+        *([Text(_publishing_line(status["publishing"]))] if status.get("publishing") else []),
     ]
     if status["symbols"]:
         parts += [Text(), _status_symbols(status["symbols"])]
@@ -201,6 +202,19 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
         parts += [Text(), _status_actors(status["actors"])]
     errors = [Text(f"{one_line(a['name'])}: {one_line(a['last_error'])}") for a in status["actors"] if a["last_error"]]
     return Group(*parts, *([Text(), Text("last errors", "bold"), *errors] if errors else []))
+
+
+def _publishing_line(publishing: Mapping[str, Any]) -> str:
+    """Say how the broker is and what waits for it."""
+    link = {"up": "broker up", "connecting": "no broker yet", None: "to be published"}.get(
+        publishing["link"], "no broker"
+    )
+    depth, oldest_ms, dropped = publishing["depth"], publishing["oldest_ms"], publishing["dropped"]
+    waits = "nothing waits" if not depth else f"{depth:,} wait, {publishing['bytes'] / 1e6:.1f} MB"
+    since = "" if oldest_ms is None else f", the oldest since {utc(oldest_ms)} UTC"
+    gone = f"; {dropped:,} open klines had to go" if dropped else ""
+    reason = f": {one_line(publishing['reason'])}" if publishing["reason"] else ""
+    return f"{link}{reason}; {waits}{since}{gone}"
 
 
 def dead_letters_table(letters: Sequence[Mapping[str, Any]]) -> RenderableType:
