@@ -1,11 +1,12 @@
 # One command for each habit; each sets up what it needs.
-.PHONY: setup demo test lint chaos fuzz bench format clean
+.PHONY: setup demo test lint kafka chaos fuzz bench format clean
 
 setup:   ; scripts/setup dev
 demo:    ; scripts/run
 test:    ; scripts/test
 lint:    ; scripts/lint
 format:  ; scripts/setup dev && .venv/bin/ruff format . && .venv/bin/ruff check --fix .
+kafka:   ; scripts/kafka
 chaos:   ; BULKHEAD_KILLS=200 scripts/test -m chaos
 fuzz:    ; BULKHEAD_FUZZ_CASES=$${BULKHEAD_FUZZ_CASES:-1000000} scripts/test -q tests/fuzz
 bench:   ; scripts/setup && .venv/bin/python -m benchmarks.supervision && .venv/bin/python -m benchmarks.replay && .venv/bin/python -m benchmarks.orders \

@@ -64,6 +64,8 @@ class KafkaPublisher:
             "message.timeout.ms": 0,
             "compression.type": settings.compression,
             "linger.ms": settings.linger_ms,
+            # How long a topic that is not there may be one that was just made.
+            "topic.metadata.propagation.max.ms": 5_000,
             "queue.buffering.max.messages": 2 * QUEUE_MESSAGES,
             "statistics.interval.ms": STATISTICS_MS,
         }

@@ -1,0 +1,194 @@
+"""What is published is read in order, whatever happens to the broker or the reader in between."""
+
+import random
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+import pytest
+
+from bot.adapters.kafka.admin import Topics
+from bot.adapters.kafka.codec import Codec
+from bot.adapters.kafka.publisher import QUEUE_MESSAGES, KafkaPublisher
+from bot.adapters.kafka.reader import KafkaReader, read_through
+from bot.config import KafkaSettings
+from bot.messages import Kline, LogEntry
+from bot.ports import Link
+from bot.supervision import SystemClock
+from tests.integration.processes import wait_until
+from tests.kafka.entries import ENTRIES, a_kline, a_trade
+from tests.support.builders import a_decision
+from tests.support.kafka.brokers import Broker
+
+pytestmark = pytest.mark.kafka()
+
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "DOGEUSDT", "SOLUSDT")
+
+
+def klines(count: int, first: int = 0) -> list[LogEntry]:
+    return [a_kline(number, SYMBOLS[number % len(SYMBOLS)]) for number in range(first, first + count)]
+
+
+def publish(publisher: KafkaPublisher, entries: Sequence[LogEntry], base: int = 0, timeout_s: float = 60) -> None:
+    """Publish entries, the first at offset `base` + 1, until all are acknowledged."""
+
+    def all_acknowledged() -> bool:
+        rest = entries[publisher.taken - base :][:500]
+        publisher.publish(publisher.taken + len(rest), rest)
+        publisher.poll(0.01)
+        return publisher.delivered == base + len(entries)
+
+    wait_until(all_acknowledged, timeout_s, f"{len(entries)} entries acknowledged: {publisher.state()}")
+
+
+def everything(settings: KafkaSettings, *topics: str, since_ms: int | None = None) -> list[LogEntry]:
+    codec = Codec("paper", settings.topic_prefix)
+    return [codec.decode(record) for record in read_through(settings, topics, since_ms)]
+
+
+def by_symbol(entries: Sequence[LogEntry]) -> dict[str, list[Kline]]:
+    klines = [entry for entry in entries if isinstance(entry, Kline)]
+    return {symbol: [kline for kline in klines if kline.symbol == symbol] for symbol in SYMBOLS}
+
+
+def publisher_of(settings: KafkaSettings, after: int = 0) -> KafkaPublisher:
+    return KafkaPublisher(settings, Codec("paper", settings.topic_prefix), SystemClock(), after)
+
+
+def test_all_kinds_go_there_and_come_back(kafka: KafkaSettings) -> None:
+    Topics(kafka).create_missing()
+    publisher = publisher_of(kafka)
+    publish(publisher, [a_decision(), *ENTRIES.values(), a_decision()])
+    state = publisher.state()
+    assert (state.link, state.reason, state.failed, state.queued) == (Link.UP, "", 0, 0)
+    assert state.delivered == len(ENTRIES), "what has no topic is not sent, and holds nothing up"
+    publisher.close(5)
+    read = everything(kafka, "KafkaStreams", "trades", "actor-events")
+    assert sorted(map(repr, read)) == sorted(map(repr, ENTRIES.values()))
+
+
+@pytest.mark.kafka("latest_offset")
+def test_what_was_published_since_a_time_is_read_alone(kafka: KafkaSettings) -> None:
+    Topics(kafka).create_missing()
+    publisher = publisher_of(kafka)
+    publish(publisher, klines(40))
+    (last,) = {max(record.time for record in read_through(kafka, ["KafkaStreams"]))}
+    wait_until(lambda: SystemClock().now_ms() > last, 5, "another millisecond")
+    publish(publisher, klines(20, first=40), base=40)
+    publisher.close(5)
+    assert by_symbol(everything(kafka, "KafkaStreams")) == by_symbol(klines(60))
+    assert by_symbol(everything(kafka, "KafkaStreams", since_ms=last + 1)) == by_symbol(klines(20, first=40))
+    assert everything(kafka, "KafkaStreams", "trades", since_ms=SystemClock().now_ms() + 60_000) == []
+
+
+def test_a_group_goes_on_behind_what_it_committed(kafka: KafkaSettings) -> None:
+    Topics(kafka).create_missing()
+    publisher = publisher_of(kafka)
+    publish(publisher, klines(400))
+    publisher.close(5)
+    codec, group = Codec("paper", kafka.topic_prefix), f"{kafka.topic_prefix}readers"
+    done: list[LogEntry] = []
+    for _ in range(2):
+        reader = KafkaReader(kafka, ["KafkaStreams"], group, session_ms=3_000)
+        for count in (150, 50):
+            got = wait_until(partial(reader.poll, count, 0.5), 20, "records")
+            while len(got) < count:
+                got += reader.poll(count - len(got), 5)
+            if count == 150:
+                assert reader.commit(got)
+                done += map(codec.decode, got)
+        # The last 50 were not committed: they come again.
+        assert reader.state().link is Link.UP
+        reader.close()
+    reader = KafkaReader(kafka, ["KafkaStreams"], group, session_ms=3_000)
+    while len(done) < 400:
+        done += map(codec.decode, wait_until(partial(reader.poll, 500, 0.5), 20, "the rest"))
+    reader.close()
+    assert by_symbol(done) == by_symbol(klines(400))
+
+
+@pytest.mark.kafka("durable", "restart", "latest_offset")
+def test_a_killed_broker_loses_nothing_and_turns_nothing_round(broker: Broker, kafka: KafkaSettings) -> None:
+    Topics(kafka).create_missing()
+    publisher = publisher_of(kafka)
+    entries = klines(6_000)
+    publish(publisher, entries[:2_000])
+    publisher.publish(4_000, entries[2_000:4_000])
+    broker.kill()
+
+    def knows() -> bool:
+        publisher.poll(0.05)
+        return publisher.state().link is Link.AWAY
+
+    wait_until(knows, 20, "the publisher knows that the broker is away")
+    assert "no broker answers; start it" in publisher.state().reason
+    begun = time.monotonic()
+    assert publisher.publish(6_000, entries[4_000:]) == 6_000
+    assert time.monotonic() - begun < 2, "an absent broker makes nobody wait"
+    assert publisher.state().queued > 1_900
+    broker.restart()
+    publish(publisher, entries)
+    state = publisher.state()
+    assert (state.link, state.failed, state.queued) == (Link.UP, 0, 0)
+    publisher.close(5)
+    read = by_symbol(everything(kafka, "KafkaStreams"))
+    assert read == by_symbol(entries), "an idempotent producer that lives on repeats nothing"
+
+
+@pytest.mark.kafka("restart")
+def test_a_broker_that_is_absent_at_the_start_is_waited_for(broker: Broker, kafka: KafkaSettings) -> None:
+    Topics(kafka).create_missing()
+    broker.kill()
+    publisher = publisher_of(kafka, after=7)
+    assert (publisher.taken, publisher.delivered, publisher.state().link) == (7, 7, Link.CONNECTING)
+    entries = klines(QUEUE_MESSAGES + 500)
+    assert publisher.publish(7 + len(entries), entries) == 7 + QUEUE_MESSAGES, "what it holds is bounded"
+    assert publisher.publish(publisher.taken + 1, entries[:1]) == publisher.taken
+    reader = KafkaReader(kafka, ["KafkaStreams"], f"{kafka.topic_prefix}early")
+    assert reader.poll(10, 0.3) == []
+    broker.restart()
+    publish(publisher, entries, base=7)
+    publisher.close(5)
+    first = wait_until(partial(reader.poll, 10, 0.5), 30, "the reader found the broker")
+    assert reader.commit(first)
+    reader.close()
+    assert by_symbol(everything(kafka, "KafkaStreams")) == by_symbol(entries)
+
+
+@pytest.mark.kafka("limits", "latest_offset")
+def test_what_the_broker_refuses_stops_the_rest_until_it_is_mended(kafka: KafkaSettings) -> None:
+    publisher = publisher_of(kafka)
+    entries = [a_trade(), *klines(50)]
+
+    def refused() -> bool:
+        publisher.poll(0.05)
+        return publisher.state().link is Link.REFUSED
+
+    publisher.publish(len(entries), entries)
+    wait_until(refused, 60, "the topics are missed")
+    assert "the topic is not there; make it" in publisher.state().reason
+    wait_until(lambda: publisher.poll(0.05) or publisher.taken == 0, 10, "the publisher fell back")
+    assert publisher.delivered == 0
+    Topics(kafka).create_missing()
+    publish(publisher, entries)
+    assert (publisher.state().link, publisher.state().reason) == (Link.UP, "")
+    large = a_trade(1)
+    large = msgspec.structs.replace(large, reason=random.Random(1).randbytes(2_000_000).hex())
+    more = [*klines(10, first=50), large, a_trade(2), a_trade(3)]
+    base = len(entries)
+    publisher.publish(base + len(more), more)
+    wait_until(refused, 20, "the large one is refused")
+    assert "raise max.message.bytes" in publisher.state().reason
+    wait_until(lambda: publisher.poll(0.05) or publisher.taken == publisher.delivered, 10, "the publisher fell back")
+    assert publisher.delivered < base + 11
+    publisher.close(5)
+    trades = [entry.order_id for entry in everything(kafka, "trades")]
+    assert trades == [a_trade().order_id], "nothing passed the one that was refused"
+
+
+def test_offsets_have_no_gap(kafka: KafkaSettings) -> None:
+    publisher = publisher_of(kafka, after=3)
+    with pytest.raises(ValueError, match="offset 5 is not the next: 3 was taken last"):
+        publisher.publish(5, klines(1))
+    publisher.close(0)
