@@ -97,6 +97,7 @@ class TraderActor(Actor):
         self._market = market
         self._memory = memory.value
         self._doubts: dict[str, OrderIntent] = {}
+        self._intended: set[str] = set()  # ids of all orders that the journal has of this symbol
         self._booked: set[tuple[str, int]] = set()
         self._adjusted: set[str] = set()
         self._question: Timer | None = None
@@ -128,6 +129,7 @@ class TraderActor(Actor):
                 # A trade of an earlier process is news to the store only.
                 self._tell_trade(entry.intent, entry.fills, is_news=self._memory.is_warm)
         adjustments = [one for one in self._journal.adjustments() if one.symbol == symbol]
+        self._intended = {intent.client_order_id for intent in intents}
         self._booked = {(fill.client_order_id, fill.trade_id) for fill in fills}
         self._adjusted = {one.adjustment_id for one in adjustments}
         self._change(position=Position().with_all(fills, adjustments, self._rules))
@@ -362,7 +364,8 @@ class TraderActor(Actor):
 
     def _propose(self, pending: Pending) -> None:
         kline, order_id = pending.kline, pending.client_order_id
-        known = self._gateway.known(order_id)
+        # Asked only where it may be: a look into the journal takes as long as deciding did.
+        known = self._gateway.known(order_id) if order_id in self._intended else None
         if known is not None or self._doubts:
             self.context.tell(addresses.PORTFOLIO, Mark(kline.symbol, kline.close, kline.event_time))
             self._change(pending=None)
@@ -403,6 +406,7 @@ class TraderActor(Actor):
             quote_reserved=reserved.quote_reserved,
             limit_price=reserved.limit_price,
         )
+        self._intended.add(intent.client_order_id)
         outcome = self._gateway.submit(intent, self.context, passes_halt=pending.signal.is_flatten)
         self._change(pending=None)
         refusal = outcome.refusal if isinstance(outcome, Settled) else ""

@@ -1,10 +1,12 @@
 """Client order ids: the same decision always carries the same id. Source: contract, section 5."""
 
 import hashlib
+from functools import lru_cache
 
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
+@lru_cache(maxsize=64)
 def order_prefix(bot_id: str, mode: str) -> str:
     """Return the 10 characters that mark every order of this bot in this mode."""
     return f"bh-{_digest(bot_id, mode)[:6]}-"
