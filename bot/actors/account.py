@@ -1,12 +1,12 @@
 """AccountActor: what the exchange says of the account, by its own stream and against the book."""
 
-import threading
 from collections.abc import Callable
 
 import msgspec
 
 from bot.actors import addresses
 from bot.actors.cells import AccountMemory, Cell
+from bot.actors.line import Line
 from bot.domain.money import ZERO, add
 from bot.domain.order import Fill, OrderReport, OrderStatus
 from bot.messages import (
@@ -44,29 +44,6 @@ class AccountSettings(msgspec.Struct, frozen=True):
     max_backoff_ms: int = 10_000
 
 
-class _Line:
-    """One connection, from the attempt to its end. Given up while it was being opened, it is closed once it is open."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.is_given_up = False
-        self._connection: AccountConnection | None = None
-        self._lock = threading.Lock()
-
-    def opened(self, connection: AccountConnection) -> bool:
-        """Take the open connection; False if nobody wants it any more."""
-        with self._lock:
-            self._connection = connection
-            return not self.is_given_up
-
-    def give_up(self) -> None:
-        with self._lock:
-            self.is_given_up = True
-            connection = self._connection
-        if connection is not None:
-            connection.close()
-
-
 class AccountActor(Actor):
     """Takes ExecutionReported, BalancesReported, BalanceMoved, Compared; gives OrderReport, Adjustment, SymbolStopped.
 
@@ -98,7 +75,7 @@ class AccountActor(Actor):
         self._is_comparing = False
         self._next: Timer | None = None
         self._is_soon = False
-        self._line: _Line | None = None
+        self._line: Line[AccountConnection] | None = None
         self._backoff_ms = settings.min_backoff_ms
         self._fills: dict[str, dict[int, Fill]] = {}
         self._handlers: dict[type, Callable[..., None]] = {
@@ -129,11 +106,11 @@ class AccountActor(Actor):
         self._close()
 
     def _on_connect(self, _: Connect) -> None:
-        line = self._line = _Line(self._cell.value.connections + 1)
+        line = self._line = Line(self._cell.value.connections + 1)
         self._remember(connections=line.number)
         self.context.spawn_thread(f"reader-{line.number}", lambda: self._read(line))
 
-    def _read(self, line: _Line) -> None:
+    def _read(self, line: Line[AccountConnection]) -> None:
         """Read one connection to its end. Runs on a thread of its own and touches nothing but messages and its line."""
         tell, own = self.context.tell, self.context.address
         assert self._stream is not None
@@ -143,7 +120,7 @@ class AccountActor(Actor):
             tell(own, ConnectionEnded(line.number, str(error)))
             return
         try:
-            if line.opened(connection):
+            if line.opened(connection, self.context.clock.monotonic_ms()):
                 tell(own, ConnectionOpened(line.number))
             while self.context.is_current() and not line.is_given_up:
                 event = connection.receive()

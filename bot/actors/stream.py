@@ -1,7 +1,6 @@
 """StreamActor: one websocket of some symbols' klines, kept open whatever becomes of it; its reader tells the feeds."""
 
 import random
-import threading
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -9,6 +8,7 @@ import msgspec
 from bot.actors import addresses
 from bot.actors.cells import Cell, StreamMemory
 from bot.actors.limits import ConnectionBudget
+from bot.actors.line import Line
 from bot.domain.throttle import Throttle
 from bot.messages import (
     Connect,
@@ -64,35 +64,14 @@ class StreamSettings(msgspec.Struct, frozen=True):
     watch_ms: int = 250
 
 
-class _Line:
-    """One connection, from the attempt to its end. Given up while it was being opened, it is closed once it is open.
-
-    `opened_ms`, `first_ms` and `heard_ms` (opened, first and last kline; monotonic) are written by its reader alone.
-    """
+class _Line(Line[KlineConnection]):
+    """`first_ms` and `heard_ms` (first and last kline; monotonic) are written by its reader alone."""
 
     def __init__(self, number: int) -> None:
-        self.number = number
-        self.opened_ms = 0
+        super().__init__(number)
         self.first_ms: int | None = None
         self.heard_ms = 0
         self.due_ms = 0  # when it is to be replaced
-        self.is_given_up = False
-        self._connection: KlineConnection | None = None
-        self._lock = threading.Lock()
-
-    def opened(self, connection: KlineConnection, now_ms: int) -> bool:
-        """Take the open connection; False if nobody wants it any more."""
-        with self._lock:
-            self._connection = connection
-            self.opened_ms = self.heard_ms = now_ms
-            return not self.is_given_up
-
-    def give_up(self) -> None:
-        with self._lock:
-            self.is_given_up = True
-            connection = self._connection
-        if connection is not None:
-            connection.close()
 
 
 class StreamActor(Actor):
@@ -175,6 +154,7 @@ class StreamActor(Actor):
             return
         try:
             if line.opened(connection, monotonic_ms()):
+                line.heard_ms = line.opened_ms
                 tell(own, ConnectionOpened(number))
             while context.is_current() and not line.is_given_up:
                 try:
