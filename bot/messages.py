@@ -25,6 +25,7 @@ __all__ = [
     "BalanceMoved",
     "BalancesReported",
     "BookEvent",
+    "BookOpened",
     "CatchUp",
     "Compare",
     "Compared",
@@ -78,8 +79,25 @@ class SymbolStopped(msgspec.Struct, frozen=True):
     time: int
 
 
-BookEvent = Event | SymbolStopped
-"""What happened to an actor or a symbol, worth to be kept."""
+class BookOpened(msgspec.Struct, frozen=True):
+    """A process goes on with the book: whose it is, what it began with. The system to the bridge, at a start and daily.
+
+    `start_cash` is in the quote asset; `rules` are the symbols' trading rules, in JSON. With it and the trades a book
+    can be made again.
+    """
+
+    name: str
+    mode: str
+    exchange: str
+    account: str
+    bot_id: str
+    start_cash: Decimal
+    rules: str
+    time: int
+
+
+BookEvent = Event | SymbolStopped | BookOpened
+"""What happened to an actor, a symbol or the book, worth to be kept."""
 
 LogEntry = Kline | Trade | Decision | BookEvent
 """What the bridge's log takes."""

@@ -14,6 +14,9 @@ _LOOKS = 100
 ENTRIES = "entries"
 """The name of the file that stops the entries of all symbols; no symbol has lower case."""
 
+REBUILT = "rebuilt"
+"""The account of a book that was made of its trades alone, where the exchange knows more of it."""
+
 UID = "uid "
 """With which the name of an account begins that the exchange itself gave; other names are made of the API key."""
 
@@ -125,6 +128,13 @@ class DataDirectory:
             os.ftruncate(self._lock, 0)
             os.close(self._lock)
             self._lock = None
+
+    def discard(self) -> None:
+        """Delete a book that was begun and is not to be. For the process that made it only."""
+        for database in (self.history, self.orders):
+            for file in self.path.glob(f"{database.name}*"):
+                file.unlink()
+        self._identity_path.unlink(missing_ok=True)
 
     def identity(self) -> Identity | None:
         """Return whose book this is, None for a directory that holds none. Raises DataDirectoryError if unreadable."""
@@ -245,7 +255,9 @@ class DataDirectory:
         if differing:
             # Of two names made of keys nobody can tell whether they are one account's.
             fix = "give another --data-dir"
-            if [*differing] == ["account"] and not (known.account.startswith(UID) and account.startswith(UID)):
+            if known.account == REBUILT:
+                fix = "it was rebuilt of trades, to be looked at: trade with the original, or another --data-dir"
+            elif [*differing] == ["account"] and not (known.account.startswith(UID) and account.startswith(UID)):
                 fix += (
                     "; if it is the same account with a new API key, go on with this book by writing "
                     f'"account": "{account}" in {self._identity_path}'

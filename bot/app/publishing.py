@@ -4,18 +4,24 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from bot.actors import addresses
 from bot.actors.persistence import by_table
 from bot.actors.supervisor import PublishingParts
 from bot.adapters.sqlite import SqliteOutbox
 from bot.config import Settings
-from bot.messages import Notice
+from bot.messages import BookOpened, Notice
 from bot.ports import ConfigurationRefused, Publisher, Store
-from bot.supervision import Clock
+from bot.supervision import Address, Clock
 
 BATCH_MS = 20
 """How long what is to be published may wait for others to be stored with it, where there is a broker."""
 
 TOPICS_RETRY_S = 2.0
+ATTEND_S = 60.0
+DAY_MS = 86_400_000
+
+Book = Callable[[int], BookOpened]
+"""What is published of the book, for a time in ms UTC."""
 
 
 class Publishing:
@@ -32,6 +38,7 @@ class Publishing:
         from bot.adapters.kafka.publisher import KafkaPublisher
 
         kafka, region = settings.kafka, settings.aws.region
+        self._clock = clock
         self._topics = Topics(kafka, region)
         codec = Codec(settings.mode.value, kafka.topic_prefix)
         self.outbox = SqliteOutbox(path, kafka.outbox_bytes)
@@ -45,23 +52,31 @@ class Publishing:
 
         self.parts = PublishingParts(self.outbox, connect)
 
-    def make_topics(self, stopping: threading.Event, tell: Callable[[Notice], None], now_ms: Callable[[], int]) -> None:
-        """Make the topics that are not there, as soon as the broker can be asked; returns once they are."""
-        refused = ""
+    def attend(self, stopping: threading.Event, tell: Callable[[Address, object], object], book: Book) -> None:
+        """Say whose book is published, at once and daily, and make the topics once the broker can be asked."""
+        told_ms, refused, is_made = -DAY_MS, "", False
         while not stopping.is_set():
+            if self._clock.monotonic_ms() - told_ms >= DAY_MS:
+                told_ms = self._clock.monotonic_ms()
+                tell(addresses.BRIDGE, book(self._clock.now_ms()))
+            if is_made:
+                stopping.wait(ATTEND_S)
+                continue
             try:
                 made = self._topics.create_missing()
+                is_made = True
+                if made:
+                    tell(addresses.MONITOR, self._notice("info", f"topics made: {', '.join(made)}"))
             except ConnectionError:
-                pass  # the publisher tells of it
+                stopping.wait(TOPICS_RETRY_S)  # the publisher tells of it
             except ConfigurationRefused as error:
                 if str(error) != refused:
                     refused = str(error)
-                    tell(Notice("publisher", "error", refused, now_ms()))
-            else:
-                if made:
-                    tell(Notice("publisher", "info", f"topics made: {', '.join(made)}", now_ms()))
-                return
-            stopping.wait(TOPICS_RETRY_S)
+                    tell(addresses.MONITOR, self._notice("error", refused))
+                stopping.wait(TOPICS_RETRY_S)
+
+    def _notice(self, level: str, text: str) -> Notice:
+        return Notice("publisher", level, text, self._clock.now_ms())
 
     def close(self) -> None:
         """Close the outbox; what waits in it is for the next process."""

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -51,7 +52,7 @@ from bot.domain.kline import INTERVALS_MS
 from bot.domain.money import add, plain
 from bot.domain.order_id import order_prefix
 from bot.gateway import OrderGateway
-from bot.messages import BalancesReported, Compared, Flatten, Notice, RulesChanged
+from bot.messages import BalancesReported, BookOpened, Compared, Flatten, Notice, RulesChanged
 from bot.ports import Consequence, Exchange, ExchangeError, ExchangeUnavailable, StoreError
 from bot.reconciler import Reconciler
 from bot.simulator import SimulatedExchange, SimulatorConfig
@@ -231,8 +232,8 @@ class BotSystem:
             self._tell_flatten()
         threading.Thread(target=self._keep_asking, args=(history, account), name="exchange-news", daemon=True).start()
         if self._publishing is not None:
-            ask = (self._stopping, self._tell_monitor, self._clock.now_ms)
-            threading.Thread(target=self._publishing.make_topics, args=ask, name="topics", daemon=True).start()
+            attend = (self._stopping, self._system.tell, partial(self._book, identity))
+            threading.Thread(target=self._publishing.attend, args=attend, name="publishing", daemon=True).start()
         self._control = ControlServer(directory.control_socket, self._commands().answer)
         self._control.start()
         self._watchdog.ready()
@@ -409,6 +410,14 @@ class BotSystem:
             max_age_ms=settings.max_age * 1000,
         )
 
+    def _book(self, identity: Identity, now_ms: int) -> BookOpened:
+        assert self._journal is not None
+        start_cash = Decimal(self._journal.get_note(START_CASH_NOTE) or "0")
+        rules = self._journal.get_note(RULES_NOTE) or "[]"
+        return BookOpened(
+            "book", identity.mode, identity.exchange, identity.account, identity.bot_id, start_cash, rules, now_ms
+        )
+
     def _persistence_settings(self) -> PersistenceSettings:
         keep_ms = self.settings.keep_open_klines_days * 86_400_000
         if self._publishing is None:
@@ -479,9 +488,6 @@ class BotSystem:
     def _on_event(self, event: object) -> None:
         self._system.tell(addresses.MONITOR, event)
         self._system.tell(addresses.BRIDGE, event)
-
-    def _tell_monitor(self, notice: Notice) -> None:
-        self._system.tell(addresses.MONITOR, notice)
 
     def _on_escalate(self, reason: str) -> None:
         self.failure = reason

@@ -92,6 +92,7 @@ def _status_of(error: Exception) -> int | None:
     """Return the exit status of an error whose text is one line for the user, None for a defect of ours."""
     from bot.app.control import ControlError
     from bot.app.data_directory import DataDirectoryError
+    from bot.app.rebuild import RebuildError
     from bot.app.replay import ReplayError
     from bot.app.system import StartError
     from bot.app.why import WhyError
@@ -104,7 +105,8 @@ def _status_of(error: Exception) -> int | None:
     bad_input = ConfigError | FileError | DataDirectoryError | ConfigurationRefused | SimulatorError | WhyError
     if isinstance(error, bad_input):
         return USAGE
-    if isinstance(error, StartError | ReplayError | StoreError | ControlError | ExchangeError | KeysUnavailable):
+    failed = StartError | ReplayError | RebuildError | StoreError | ControlError | ExchangeError | KeysUnavailable
+    if isinstance(error, failed):
         return FAILED
     return None
 
@@ -147,7 +149,9 @@ def _parser() -> argparse.ArgumentParser:
         ("replay", "kline files through the real actors", ("replay", "replay")),
     ):
         one = _command(commands, name, text, command)
-        one.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".csv, .csv.gz, .zip or .parquet")
+        # A replay has files, or the broker's topics.
+        count = "+" if name == "backtest" else "*"
+        one.add_argument("files", nargs=count, type=Path, metavar="FILE", help=".csv, .csv.gz, .zip or .parquet")
         for flag, meaning in (
             ("--interval", "of files whose name does not tell it, e.g. 1m"),
             ("--cash", "paper cash to begin with (10000)"),
@@ -171,6 +175,12 @@ def _parser() -> argparse.ArgumentParser:
         else:
             _data_dir(one)
             one.add_argument("--speed", default="max", metavar="max|N", help="N times as fast as it happened")
+            one.add_argument("--from-kafka", action="store_true", help="rebuild the store from the broker's topics")
+            one.add_argument("--since", metavar="T", help="with --from-kafka: klines from this time on, in UTC")
+            one.add_argument(
+                "--equal-to", type=directory, metavar="DIR", help="with --from-kafka: compare with this one"
+            )
+            one.add_argument("--config", type=Path, metavar="bot.toml")
 
     one = _command(
         commands, "simulator", "the simulated Binance exchange as a server of its own", ("simulator", "serve")

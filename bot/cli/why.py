@@ -37,8 +37,10 @@ def why(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def moment_ms(text: str, now_ms: int) -> int | None:
+def moment_ms(text: str, now_ms: int, is_from: bool = False) -> int | None:
     """Return the moment (ms UTC) that `text` means, None for "now"; without milliseconds its whole second is meant.
+
+    That is the second's end, or its begin where something is wanted from then on (`is_from`).
 
     It may be ISO 8601 (UTC unless it names an offset), a time of today, or ms since 1970. Raises WhyError.
     """
@@ -63,7 +65,7 @@ def moment_ms(text: str, now_ms: int) -> int | None:
         raise WhyError(
             f"{text!r} is no time: write now, 07:44:38, 2026-11-28T07:44:38 (UTC) or milliseconds since 1970"
         ) from None
-    return time_ms if "." in text else time_ms + 999
+    return time_ms if is_from or "." in text else time_ms + 999
 
 
 def _shown(answer: Answer) -> list[Text]:

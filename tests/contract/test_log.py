@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from bot.adapters.local_log import LocalLog, spool
 from bot.domain.order import trade_of
 from bot.domain.strategy import Thresholds
-from bot.messages import ENTRY_TYPES, SymbolStopped
+from bot.messages import ENTRY_TYPES, BookOpened, SymbolStopped
 from bot.ports import LogDamaged, LogFull
 from bot.supervision import (
     ActorFailed,
@@ -236,6 +236,7 @@ def test_every_type_of_entry_comes_back_as_it_was(new_spilling):
         ActorQuarantined("trader/BTCUSDT", "too often", NOON),
         DeadLetter("trader/BTCUSDT", "Kline", "ValueError", 2, NOON, 7),
         SymbolStopped("trader/BTCUSDT", "BTCUSDT", "coins are missing", NOON),
+        BookOpened("book", "paper", "com", "paper", "bot", Decimal("1E-8"), "[]", NOON),
     ]
     assert {type(entry) for entry in entries} == set(ENTRY_TYPES)
     log = new_spilling(memory_entries=1)

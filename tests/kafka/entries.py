@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from bot.domain.kline import Kline
 from bot.domain.order import Side, Trade
-from bot.messages import LogEntry, SymbolStopped
+from bot.messages import BookOpened, LogEntry, SymbolStopped
 from bot.supervision import (
     ActorFailed,
     ActorQuarantined,
@@ -63,6 +63,9 @@ ENTRIES: dict[str, LogEntry] = {
     "Kline": a_kline(),
     "Trade": a_trade(),
     "SymbolStopped": SymbolStopped("trader/BTCUSDT", "BTCUSDT", "the book differs", START_MS),
+    "BookOpened": BookOpened(
+        "book", "paper", "com@api.binance.com", "paper", "bulkhead", Decimal("10000"), "[]", START_MS
+    ),
     "ActorStarted": ActorStarted("trader/BTCUSDT", 1, "trader", START_MS),
     "ActorStopped": ActorStopped("trader/BTCUSDT", 3, "trader", START_MS, abandoned=True),
     "ActorFailed": ActorFailed("trader/BTCUSDT", 1, "handle", "Kline", "ValueError: no", START_MS),

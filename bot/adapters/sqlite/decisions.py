@@ -14,7 +14,7 @@ from bot.adapters.sqlite.database import Database, Migration
 from bot.domain.decision import Decided, Decision, Run
 from bot.domain.money import plain
 from bot.domain.strategy import Thresholds
-from bot.messages import BookEvent, SymbolStopped
+from bot.messages import BookEvent, BookOpened, SymbolStopped
 from bot.supervision import ActorFailed, ActorQuarantined, ActorRestarted, ActorStarted, ActorStopped, DeadLetter
 
 REASONS: Migration = (
@@ -127,6 +127,11 @@ class Reasons:
                 found += [ActorEvent(*row) for row in rows]
         return sorted(found, key=lambda event: (event.time, event.name))
 
+    def event_count(self) -> int:
+        """Return how many events are stored."""
+        with self._database.reading() as connection:
+            return int(connection.execute("SELECT count(*) FROM actor_events").fetchone()[0])
+
     def runs(self, since_ms: int, until_ms: int) -> list[Run]:
         """Return the runs that began between two times, both included, oldest first."""
         return self._runs("WHERE start_time BETWEEN ? AND ? ORDER BY start_time", (since_ms, until_ms))
@@ -237,6 +242,8 @@ def _event_detail(event: BookEvent) -> str:
             said = f"epoch {event.epoch}, restart {event.restarts}, down for {event.downtime_ms} ms"
         case ActorQuarantined() | SymbolStopped():
             said = event.reason
+        case BookOpened():
+            said = f"{event.mode} book of {event.bot_id}, {event.account} at {event.exchange}"
         case DeadLetter():
             said = f"{event.message_type} given up after {event.attempts} attempts: {event.error}"
     return " ".join(said.split())

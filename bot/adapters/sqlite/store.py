@@ -222,6 +222,13 @@ class SqliteStore(DatabaseOwner):
             first, last = (connection.execute(query.format(way), (symbol,)).fetchone() for way in ("ASC", "DESC"))
         return None if first is None else (first[0], last[0])
 
+    def oldest_open_kline(self, symbol: str) -> int | None:
+        """Return the open_time (ms UTC) of the oldest unclosed kline of a symbol that is kept, None if none is."""
+        query = "SELECT min(open_time) FROM Crypto_Table WHERE is_closed = 0 AND symbol = ?"
+        with self._database.reading() as connection:
+            (oldest,) = connection.execute(query, (symbol,)).fetchone()
+        return None if oldest is None else int(oldest)
+
     def kline_at(self, symbol: str, time_ms: int) -> Kline | None:
         """Return the last kline in message order whose event_time is not after `time_ms`."""
         found = self._newest_klines("symbol = ? AND open_time <= ? AND event_time <= ?", (symbol, time_ms, time_ms), 1)
