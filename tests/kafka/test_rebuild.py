@@ -1,0 +1,135 @@
+"""`run` publishes what it stores; `replay --from-kafka` makes the same store and book of it again."""
+
+from decimal import Decimal
+
+import msgspec
+import pytest
+from confluent_kafka import Producer
+
+from bot.adapters.kafka.admin import Topics
+from bot.adapters.kafka.codec import Codec
+from bot.adapters.sqlite import SqliteStore
+from tests.integration.processes import command
+from tests.kafka.entries import ENTRIES, MINUTE_MS, START_MS, a_kline, a_trade
+
+SECONDS = "6s"
+
+
+@pytest.fixture
+def told(kafka, tmp_path):
+    """Runs a command of the bot that has this broker; returns its status and what it said."""
+    settings = {"BOT_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "BOT_KAFKA__TOPIC_PREFIX": kafka.topic_prefix}
+
+    def tell(*arguments, **more):
+        ended = command(*arguments, cwd=tmp_path, **(settings | more))
+        return ended.returncode, ended.stdout, ended.stderr
+
+    return tell
+
+
+@pytest.fixture
+def publish(kafka):
+    """Writes entries to topics as a bot does."""
+    Topics(kafka).create_missing()
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+
+    def write(*entries, mode="paper"):
+        codec = Codec(mode, kafka.topic_prefix)
+        for entry in entries:
+            topic, key, value, headers = codec.encode(entry)
+            producer.produce(topic, value, key, headers=headers)
+        assert producer.flush(10) == 0
+
+    return write
+
+
+@pytest.mark.kafka
+def test_a_bot_that_ran_twice_is_made_again_of_its_topics(told):
+    for _ in range(2):
+        status, _, complaint = told("run", "--data-dir", "bot", "--for", SECONDS)
+        assert status == 0, complaint
+    status, out, complaint = told("replay", "--from-kafka", "--data-dir", "again", "--equal-to", "bot")
+    assert (status, complaint) == (0, ""), out
+    assert out.endswith("equal to bot\n")
+    for what in ("klines", "trades", "wallet"):
+        status, original, _ = told(what, "--json", "--data-dir", "bot")
+        assert status == 0
+        assert told(what, "--json", "--data-dir", "again")[1] == original
+        assert len(original) > 50
+    status, _, complaint = told("run", "--data-dir", "again", "--for", "1s")
+    assert status == 2
+    assert "rebuilt of trades, to be looked at" in complaint
+    status, out, _ = told("status", "--data-dir", "bot")
+    assert "nothing waits" in out
+
+
+@pytest.mark.kafka
+def test_messages_that_came_twice_count_once_and_late_fills_replace_their_trade(told, publish, tmp_path):
+    klines = [a_kline(number) for number in range(5)]
+    part = msgspec.structs.replace(a_trade(2), quantity=Decimal("0.01"))
+    publish(ENTRIES["BookOpened"], *klines[:3], *klines, part, a_trade(2), part)
+    status, out, complaint = told("replay", "--from-kafka", "--data-dir", "again")
+    assert (status, complaint) == (0, "")
+    assert out.startswith("rebuilt the paper book: 5 klines, 1 trades, 1 events; 5 came more than once")
+    with SqliteStore.read_only(tmp_path / "again" / "history.db") as store:
+        assert list(store.klines()) == klines
+        assert list(store.trades()) == [a_trade(2)]
+    status, out, _ = told("replay", "--from-kafka", "--since", str(START_MS + 3 * MINUTE_MS), "--data-dir", "late")
+    assert out.startswith("rebuilt the paper book: 2 klines, 1 trades, 0 events")
+
+
+@pytest.mark.kafka
+def test_a_store_that_lacks_a_kline_is_not_equal(told, publish, tmp_path):
+    publish(ENTRIES["BookOpened"], a_kline(0), a_kline(1))
+    assert told("replay", "--from-kafka", "--data-dir", "one")[0] == 0
+    publish(a_kline(2))
+    status, out, _ = told("replay", "--from-kafka", "--data-dir", "two", "--equal-to", "one")
+    assert status == 1
+    place = f"1m#{START_MS + 2 * MINUTE_MS}#closed"
+    assert f"NOT equal to one: klines of BTCUSDT: {place} rebuilt, none in the original at the same place" in out
+
+
+@pytest.mark.kafka
+def test_topics_of_two_bots_or_modes_are_no_book_and_leave_none(told, publish, tmp_path):
+    publish(ENTRIES["BookOpened"], a_kline())
+    publish(a_kline(1), mode="live")
+    status, _, complaint = told("replay", "--from-kafka", "--data-dir", "again")
+    assert status == 1
+    assert "of mode paper (" in complaint
+    assert "and of mode live (" in complaint
+    assert complaint.count("\n") == 1
+    assert not list((tmp_path / "again").glob("*.db"))
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("servers", "status", "line"),
+    [
+        ("", 2, "kafka.bootstrap_servers is empty: name the broker (BOT_KAFKA__BOOTSTRAP_SERVERS)"),
+        ("127.0.0.1:1", 1, "127.0.0.1:1: no broker answers; start it, or mend kafka.bootstrap_servers"),
+        (None, 2, "the topic is not there"),
+    ],
+)
+def test_what_cannot_be_read_is_told_in_one_line(told, servers, status, line):
+    more = {} if servers is None else {"BOT_KAFKA__BOOTSTRAP_SERVERS": servers}
+    got, _, complaint = told("replay", "--from-kafka", "--data-dir", "again", **more)
+    assert got == status
+    assert complaint.startswith(line)
+    assert complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "no FILE to replay; name kline files, or --from-kafka for a broker's topics"),
+        (["--since", "now", "x.csv"], "--since belongs to --from-kafka; give that too, or leave it out"),
+        (["--from-kafka", "x.csv"], "x.csv: --from-kafka reads topics and takes no FILE; leave one of them out"),
+        (["--from-kafka", "--since", "soon"], "'soon' is no time"),
+        (["--from-kafka", "--equal-to", "nowhere"], "--equal-to nowhere holds no book"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(arguments, line, tmp_path):
+    ended = command("replay", *arguments, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(line)
+    assert ended.stderr.count("\n") == 1
