@@ -1,5 +1,6 @@
 """The account's own stream: frames of the documentation, and the strict simulated exchange over real sockets."""
 
+import dataclasses
 import json
 from decimal import Decimal
 
@@ -7,12 +8,14 @@ import pytest
 
 from bot.adapters.binance import BinanceAccountStream
 from bot.adapters.binance.client import RestClient
-from bot.adapters.binance.user_stream import BadEvent, decode_event
+from bot.adapters.binance.user_stream import RENEW_MS, BadEvent, decode_event
 from bot.domain.order import Fill, Side
 from bot.messages import BalanceMoved, BalancesReported, ExecutionReported
 from bot.ports import StreamClosed
 from bot.simulator import SimulatedExchange, SimulatorConfig
+from bot.simulator.profiles import PROFILES
 from bot.supervision import SystemClock
+from bot.supervision.testing import ManualClock
 from tests.adapters.servers import unused_port
 from tests.adapters.test_against_simulator import Simulator
 
@@ -153,6 +156,29 @@ def test_garbage_is_refused(frame):
 # Against the simulated exchange
 
 
+def test_a_listen_key_is_renewed_and_one_that_ran_out_ends_the_stream():
+    """Where the exchange does not know the signed stream. A frame comes with each ping, so nothing waits here."""
+    us = dataclasses.replace(PROFILES["us"], subscribe_signature=False, listen_key_life_ms=1_000)
+    config = SimulatorConfig(profile="us", interval_ms=50, seed=7, ping_every_ms=100)
+    running, complaints, clock = SimulatedExchange(config, profile=us), [], ManualClock(0)
+    try:
+        simulator = Simulator(running.start())
+        stream = stream_of(simulator, complaints, listen_key_ws_url=simulator.ends.ws_url, renewal_clock=clock)
+        connection = stream.connect()
+        for _ in range(30):
+            clock.advance(RENEW_MS)
+            assert connection.receive() is None
+        with pytest.raises(StreamClosed, match="listenKeyExpired"):
+            while True:
+                connection.receive()
+        again = stream.connect()
+        assert again.receive() is None
+        again.close()
+    finally:
+        running.stop()
+    assert complaints == []
+
+
 @pytest.fixture(scope="module", params=["com", "us"])
 def simulator(request):
     running = SimulatedExchange(SimulatorConfig(profile=request.param, interval_ms=50, seed=7))
@@ -162,13 +188,13 @@ def simulator(request):
         running.stop()
 
 
-def stream_of(simulator, complaints, secret=None, url=None, **more):
+def stream_of(simulator, complaints, secret=None, url=None, renewal_clock=None, **more):
     ends, clock = simulator.ends, SystemClock()
     client = RestClient(ends.rest_url, clock, ends.api_key, ends.api_secret)
     client.now_ms()
     secret = secret or ends.api_secret
     return BinanceAccountStream(
-        url or ends.ws_api_url, client, clock, ends.api_key, secret, 3000, complaints.append, **more
+        url or ends.ws_api_url, client, renewal_clock or clock, ends.api_key, secret, 3000, complaints.append, **more
     )
 
 
