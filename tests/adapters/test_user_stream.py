@@ -8,6 +8,7 @@ import pytest
 
 from bot.adapters.binance import BinanceAccountStream
 from bot.adapters.binance.client import RestClient
+from bot.adapters.binance.errors import CallFailed
 from bot.adapters.binance.user_stream import RENEW_MS, BadEvent, decode_event
 from bot.domain.order import Fill, Side
 from bot.messages import BalanceMoved, BalancesReported, ExecutionReported
@@ -159,18 +160,17 @@ def test_garbage_is_refused(frame):
 def test_a_listen_key_is_renewed_and_one_that_ran_out_ends_the_stream():
     """Where the exchange does not know the signed stream. A frame comes with each ping, so nothing waits here."""
     us = dataclasses.replace(PROFILES["us"], subscribe_signature=False, listen_key_life_ms=1_000)
-    config = SimulatorConfig(profile="us", interval_ms=50, seed=7, ping_every_ms=100)
+    config = SimulatorConfig(profile="us", interval_ms=50, seed=7, ping_every_ms=300)
     running, complaints, clock = SimulatedExchange(config, profile=us), [], ManualClock(0)
     try:
         simulator = Simulator(running.start())
         stream = stream_of(simulator, complaints, listen_key_ws_url=simulator.ends.ws_url, renewal_clock=clock)
         connection = stream.connect()
-        for _ in range(30):
+        for _ in range(10):
             clock.advance(RENEW_MS)
             assert connection.receive() is None
         with pytest.raises(StreamClosed, match="listenKeyExpired"):
-            while True:
-                connection.receive()
+            drain(connection)
         again = stream.connect()
         assert again.receive() is None
         again.close()
@@ -207,6 +207,11 @@ def opened(simulator):
     assert complaints == []
 
 
+def drain(connection):
+    while True:
+        connection.receive()
+
+
 def told_of(connection, client_order_id):
     """All steps of an order, and the balances told after it."""
     steps = []
@@ -235,6 +240,28 @@ def test_an_order_whose_reply_was_lost_is_told_of(simulator, opened):
         simulator.exchange().place(intent)
     steps, _ = told_of(opened, intent.client_order_id)
     assert steps[-1].status == "FILLED"
+
+
+@pytest.mark.parametrize("met_by", ["a question", "the stream"])
+def test_nothing_connects_while_the_exchange_has_said_to_wait(met_by):
+    """A connection counts as requests do, and one too many during a ban makes it longer."""
+    running = SimulatedExchange(SimulatorConfig(interval_ms=50, seed=7))
+    try:
+        simulator = Simulator(running.start())
+        stream = stream_of(simulator, [])
+        simulator.fault("ban", ms=60_000)
+        if met_by == "a question":
+            with pytest.raises(CallFailed):
+                stream._client.server_time()
+        else:
+            with pytest.raises(StreamClosed):
+                stream.connect()
+        before = simulator.requests()
+        with pytest.raises(StreamClosed, match=r"pausing .* s more after HTTP 418"):
+            stream.connect()
+        assert simulator.requests() == before
+    finally:
+        running.stop()
 
 
 def test_a_transfer_is_told_of(simulator, opened):

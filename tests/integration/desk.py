@@ -92,7 +92,8 @@ class Desk:
         self.control("fault", kind=kind, **values)
 
     def price(self, symbol: str) -> Decimal:
-        return Decimal(self.live.get("/api/v3/ticker/price", symbol=symbol).json["price"])
+        """The close that the bot compares the next one with. The exchange is not asked: it may be limiting us."""
+        return Decimal(self.status()["symbols"][symbol]["price"])
 
     def total(self, asset: str) -> Decimal:
         held = self.live.state()["balances"].get(asset, {"free": "0", "locked": "0"})

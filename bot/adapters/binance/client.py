@@ -159,6 +159,16 @@ class RestClient:
         """Give a listenKey another hour. Raises CallFailed."""
         self._ask("put", "userDataStream", {"listenKey": key}, dict, False, Priority.REST)
 
+    def spend(self, weight: int) -> None:
+        """Count what is about to leave to the same host by another way than this. Raises CallFailed if it may not."""
+        self.budget.settle(self.budget.admit(self.estimate_ms(), weight, Priority.QUESTION), None)
+
+    def heed(self, status: int, code: int, message: str, retry_after: str | None) -> None:
+        """Let nothing leave for as long as a refusal says; `retry_after` is in seconds."""
+        held = hold_after(status, code, message, retry_after, self.estimate_ms())
+        if held:
+            self.budget.hold(*held, f"HTTP {status}")
+
     def server_time(self, priority: Priority = Priority.REST) -> int:
         """Return the exchange's clock as it says itself. Raises CallFailed."""
         return self._ask("get", "time", {}, TimeReply, False, priority).serverTime
@@ -275,9 +285,7 @@ class RestClient:
         except (ValueError, RecursionError):
             reply = ErrorReply(code=0)  # HTML of a firewall or a gateway, or nothing
         code, message = reply.code, reply.msg
-        held = hold_after(status, code, message, headers.get("retry-after"), self.estimate_ms())
-        if held:
-            self.budget.hold(*held, f"HTTP {status}")
+        self.heed(status, code, message, headers.get("retry-after"))
         return CallFailed(
             reaction_to(status, code, message), f"{path}: {describe(status, code, message)}", code, status
         )

@@ -11,6 +11,15 @@ from bot.adapters.binance.errors import REGION_BLOCKED, without_secrets
 from bot.ports import StreamClosed
 
 
+class StreamRefused(StreamClosed):
+    """A connection was refused; `status` is HTTP's, `retry_after` the header of that name in seconds, if there is."""
+
+    def __init__(self, text: str, status: int, retry_after: str | None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.retry_after = retry_after
+
+
 class FrameSocket:
     """An open connection, read by one thread; `close` may come from any."""
 
@@ -23,15 +32,15 @@ class FrameSocket:
     def open(cls, url: str, shown: str, connect_timeout_ms: int) -> "FrameSocket":
         """Connect. `shown` stands for the address in what is said, since there may be a key in it.
 
-        Raises StreamClosed with the reason when the connection cannot be opened.
+        Raises StreamClosed with the reason when the connection cannot be opened, StreamRefused where it was refused.
         """
         try:
             # Who decodes the frames checks UTF-8 too; the library's own check costs six times the rest of its work.
             socket = websocket.create_connection(url, timeout=connect_timeout_ms / 1000, skip_utf8_validation=True)
         except websocket.WebSocketBadStatusException as error:
-            if error.status_code == 451:
-                raise StreamClosed(REGION_BLOCKED) from None
-            raise StreamClosed(f"{shown} refused the stream: HTTP {error.status_code}") from None
+            status, headers = error.status_code, error.resp_headers or {}
+            text = REGION_BLOCKED if status == 451 else f"{shown} refused the stream: HTTP {status}"
+            raise StreamRefused(text, status, headers.get("retry-after")) from None
         except (websocket.WebSocketException, OSError, ValueError) as error:
             raise StreamClosed(f"cannot connect to {shown}: {_one_line(error)}") from None
         return cls(socket)

@@ -15,7 +15,7 @@ import msgspec
 from bot.adapters.binance.client import RestClient
 from bot.adapters.binance.errors import CallFailed, describe, without_secrets
 from bot.adapters.binance.replies import SHOWN, Id, NotNegative, Text, TimeMs, complaint
-from bot.adapters.binance.sockets import FrameSocket
+from bot.adapters.binance.sockets import FrameSocket, StreamRefused
 from bot.domain.money import multiply
 from bot.domain.order import Fill, Side
 from bot.messages import BalanceMoved, BalancesReported, ExecutionReported
@@ -25,6 +25,7 @@ from bot.supervision import Clock
 SILENCE_MS = 60_000  # the exchange pings every 20 s
 CONNECT_TIMEOUT_MS = 5_000
 RENEW_MS = 1_800_000  # half of a listenKey's life
+CONNECT_WEIGHT = 4  # to connect and to subscribe, of the limits that REST has too
 FRAMES_BEFORE_THE_REPLY = 20
 SUBSCRIBE = "userDataStream.subscribe.signature"
 SHOWN_AS = "the account's stream"  # a listenKey is in the address
@@ -36,9 +37,16 @@ class BadEvent(ValueError):
     """An event that cannot be believed; the text is one line with the cause."""
 
 
+class _Wait(msgspec.Struct):
+    """Unlike REST's Retry-After a time, ms by the exchange's clock."""
+
+    retryAfter: TimeMs = 0  # noqa: N815
+
+
 class _Error(msgspec.Struct):
     code: Id = 0
     msg: str = ""
+    data: _Wait | None = None
 
 
 class _Frame(msgspec.Struct):
@@ -231,7 +239,11 @@ class BinanceAccountStream:
 
     def connect(self) -> BinanceAccountConnection:
         """Open the stream. Raises StreamClosed with the reason when it cannot be opened."""
-        socket = FrameSocket.open(self._ws_api_url, SHOWN_AS, CONNECT_TIMEOUT_MS)
+        try:
+            self._client.spend(CONNECT_WEIGHT)
+        except CallFailed as failed:
+            raise StreamClosed(f"{SHOWN_AS}: {failed}") from None
+        socket = self._open(self._ws_api_url)
         try:
             refusal = self._subscribe(socket)
         except StreamClosed:
@@ -266,8 +278,21 @@ class BinanceAccountStream:
             except (ValueError, RecursionError):
                 raise StreamClosed(f"{SUBSCRIBE}: reply not understood") from None
             if reply.status is not None:
-                return None if reply.status == 200 else reply.error or _Error()
+                return None if reply.status == 200 else self._heed(reply.status, reply.error or _Error())
         raise StreamClosed(f"{SUBSCRIBE}: no reply")
+
+    def _heed(self, status: int, refusal: _Error) -> _Error:
+        wait_ms = refusal.data.retryAfter - self._client.estimate_ms() if refusal.data is not None else 0
+        self._client.heed(status, refusal.code, refusal.msg, str(-(-wait_ms // 1000)) if wait_ms > 0 else None)
+        return refusal
+
+    def _open(self, url: str) -> FrameSocket:
+        try:
+            return FrameSocket.open(url, SHOWN_AS, CONNECT_TIMEOUT_MS)
+        except StreamRefused as refused:
+            if url == self._ws_api_url:  # the limits of REST's host; a listenKey's stream is at another one
+                self._client.heed(refused.status, 0, "", refused.retry_after)
+            raise
 
     def _connect_by_listen_key(self) -> BinanceAccountConnection:
         try:
@@ -281,6 +306,6 @@ class BinanceAccountStream:
             except CallFailed as failed:
                 raise StreamClosed(f"the listenKey is not renewed: {failed}") from None
 
-        socket = FrameSocket.open(f"{self._listen_key_ws_url}/ws/{key}", SHOWN_AS, CONNECT_TIMEOUT_MS)
+        socket = self._open(f"{self._listen_key_ws_url}/ws/{key}")
         socket.expect_every(SILENCE_MS)
         return BinanceAccountConnection(socket, self._clock, self._on_bad_frame, renew)
