@@ -7,7 +7,7 @@ from functools import partial
 
 from bot.actors.cells import AccountMemory, Cell
 from bot.domain.account import AccountOrder, BookPrice
-from bot.domain.filters import PlannedOrder, SymbolRules
+from bot.domain.filters import TRADING, PlannedOrder, SymbolRules
 from bot.domain.market import MarketView
 from bot.domain.money import ZERO, add, subtract
 from bot.domain.order import Side
@@ -23,7 +23,7 @@ MOST_AVERAGES_A_TICK = 5
 """The average price is asked symbol by symbol and weighs 2: a tenth of the budget at most, however many there are."""
 RULES_EVERY_MS = 3_600_000
 RULES_AGAIN_MS = 10_000
-"""How soon after a refusal the rules are read again, however many refusals there are."""
+"""How soon after a refusal the rules are read again, however many refusals there are; and while a market is closed."""
 
 
 class MarketWatch:
@@ -58,6 +58,7 @@ class MarketWatch:
         self._book_due = 0
         self._rules_read = clock.monotonic_ms()
         self._rules_due = self._rules_read + RULES_EVERY_MS
+        self._closed_due = 0
         self._lock = threading.Lock()
 
     def view(self, symbol: str) -> MarketView:
@@ -104,10 +105,13 @@ class MarketWatch:
         self._read_open_orders()
         with self._lock:
             is_due = now >= self._rules_due
-        if is_due and self._ask(self._read_rules):
+        if is_due and self._ask(lambda: self._read_rules(self._symbols)):
             with self._lock:
                 self._rules_read = self._clock.monotonic_ms()
                 self._rules_due = self._rules_read + RULES_EVERY_MS
+        closed = [symbol for symbol in self._symbols if self._rules[symbol].status != TRADING]
+        if closed and now >= self._closed_due and self._ask(lambda: self._read_rules(closed)):
+            self._closed_due = now + RULES_AGAIN_MS
 
     def _read_book(self, symbols: Sequence[str]) -> None:
         prices = self._account.book_prices(symbols)
@@ -134,8 +138,8 @@ class MarketWatch:
             self._next_open += 1
             self._ask(lambda: self._open_orders.update({symbol: tuple(self._account.open_orders(symbol))}))
 
-    def _read_rules(self) -> None:
-        rules = self._account.rules(self._symbols)
+    def _read_rules(self, symbols: Sequence[str]) -> None:
+        rules = self._account.rules(symbols)
         changed = {symbol: new for symbol, new in rules.items() if self._rules.get(symbol) != new}
         if changed:
             self._rules.update(changed)

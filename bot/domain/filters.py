@@ -9,6 +9,9 @@ from bot.domain.market import MarketView
 from bot.domain.money import ONE, ZERO, add, is_multiple, multiply, plain, subtract
 from bot.domain.order import Side
 
+TRADING = "TRADING"
+"""The status of a symbol whose market is open."""
+
 NOTIONAL_MARGIN = Decimal("0.03")
 """How far a market order keeps from a notional bound. The exchange judges it by its own average price of the moment the
 order arrives; ours is some seconds old, and a move with much volume shifts an average of five minutes by per cents."""
@@ -137,7 +140,7 @@ class SymbolRules(msgspec.Struct, frozen=True):
     min_notional: Decimal
     notional_filter: str = "MIN_NOTIONAL"
     max_notional: Decimal = ZERO
-    status: str = "TRADING"
+    status: str = TRADING
     lot_size: Lot | None = None
     price_filter: PriceFilter = PriceFilter()
     percent_prices: tuple[PercentPrice, ...] = ()
@@ -179,8 +182,8 @@ class SymbolRules(msgspec.Struct, frozen=True):
 
     def _refusals(self, order: PlannedOrder, market: MarketView) -> Iterator[Refusal]:
         price, quantity = order.limit_price, order.quantity
-        if self.status != "TRADING":
-            yield Refusal("MARKET_CLOSED", f"{self.symbol}: its status is {self.status}, not TRADING")
+        if self.status != TRADING:
+            yield Refusal("MARKET_CLOSED", f"{self.symbol}: its status is {self.status}, not {TRADING}")
         if not self.is_spot_trading_allowed:
             yield Refusal("MARKET_CLOSED", f"{self.symbol}: the exchange allows no spot trading of it")
         if market.permissions is not None and not all(market.permissions.intersection(s) for s in self.permission_sets):

@@ -184,3 +184,20 @@ def test_refused_rules_are_read_again_soon_but_not_once_a_refusal(bench):
     assert bench.market.count("rules") == 1
     bench.tick(RULES_AGAIN_MS)
     assert bench.market.count("rules") == 2
+
+
+def test_a_market_that_is_closed_is_looked_at_until_it_opens_and_no_other_is(bench):
+    bench.tick()
+    bench.market.known["ETHUSDT"] = msgspec.structs.replace(rules_of("ETHUSDT"), status="HALT")
+    bench.watch.read_rules_soon()
+    bench.tick(RULES_AGAIN_MS)
+    bench.market.asked.clear()
+    for _ in range(30):
+        bench.tick()
+    asked = [question for question in bench.market.asked if question[0] == "rules"]
+    assert asked == [("rules", "ETHUSDT")] * 3
+    bench.market.known["ETHUSDT"] = rules_of("ETHUSDT")
+    for _ in range(30):
+        bench.tick()
+    assert [changed["ETHUSDT"].status for changed in bench.changed] == ["HALT", "TRADING"]
+    assert bench.market.count("rules") == 4

@@ -22,10 +22,13 @@ SIGNALS = {"BOT_BUY_DROP": "0.03", "BOT_SELL_RISE": "0.03", "BOT_BOT_ID": "bulkh
 
 
 class Desk:
-    """One account; `bot` is the running one, if there is one."""
+    """One account; `bot` is the running one, if there is one. Klines come from `market`, often the same exchange."""
 
-    def __init__(self, live: LiveClient, folder: Path, mode: str, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, live: LiveClient, market: LiveClient, folder: Path, mode: str, settings: Mapping[str, str]
+    ) -> None:
         self.live = live
+        self.market = market
         self.folder = folder
         self.mode = mode
         self.data = folder / "data"
@@ -107,52 +110,48 @@ class Desk:
             if order["clientOrderId"].startswith("bh-") and symbol in (None, order["symbol"])
         ]
 
-    def move(self, symbol: str, share: Decimal) -> None:
-        """Let the next kline of a symbol close by `share` off its price."""
+    def move(self, symbol: str, share: Decimal, everywhere: bool = True) -> None:
+        """Let the next kline of a symbol close by `share` off its price; `everywhere`: the market orders go to too."""
         tick = Decimal("0.00001") if symbol == "DOGEUSDT" else Decimal("0.01")
-        price = (self.price(symbol) * (1 + share)).quantize(tick)
-        self.control("price", symbol=symbol, price=str(price))
+        price = str((self.price(symbol) * (1 + share)).quantize(tick))
+        if everywhere and self.live is not self.market:
+            self.control("price", symbol=symbol, price=price)
+            wait_until(lambda: self._traded_at(symbol) == Decimal(price), 10, "the price there")
+        assert self.market.control("price", symbol=symbol, price=price).status == 200
 
-    def drop(self, symbol: str) -> None:
-        self.move(symbol, -STEP)
+    def _traded_at(self, symbol: str) -> Decimal:
+        return Decimal(self.live.get("/api/v3/ticker/price", symbol=symbol).json["price"])
 
-    def rise(self, symbol: str) -> None:
-        self.move(symbol, STEP)
-
-    def decided(self, symbol: str) -> int:
-        """How many signals of a symbol were decided so far: orders and refusals."""
-        assert self.bot is not None
-        return sum(e.get("symbol") == symbol for name in ("trade", "skipped") for e in self.bot.events(name))
+    def signal(self, symbol: str, side: str, everywhere: bool = True) -> None:
+        """Move the price so that the bot wants to trade."""
+        self.move(symbol, -STEP if side == "BUY" else STEP, everywhere)
 
     def trades(self, symbol: str, side: str) -> dict[str, Any]:
-        """Move the price so that the bot trades, and wait for the trade."""
-        assert self.bot is not None
-        bot = self.bot
-        before = len([e for e in bot.events("trade") if e["symbol"] == symbol])
-        (self.drop if side == "BUY" else self.rise)(symbol)
+        """Move the price so that the bot trades, and return its trade as logged."""
+        return self._next("trade", symbol, side)
 
-        def traded() -> dict[str, Any] | None:
-            mine = [e for e in bot.events("trade") if e["symbol"] == symbol][before:]
-            return mine[0] if mine else None
-
-        event: dict[str, Any] = wait_until(traded, 15, f"{side} of {symbol}; said: {bot.said[-3000:]}")
-        assert event["side"] == side, event
-        return event
-
-    def refuses(self, symbol: str, side: str, name: str) -> dict[str, Any]:
-        """Move the price so that the bot would trade, and wait for the refusal."""
-        assert self.bot is not None
-        bot = self.bot
-        before = len([e for e in bot.events("skipped") if e["symbol"] == symbol])
-        (self.drop if side == "BUY" else self.rise)(symbol)
-
-        def refused() -> dict[str, Any] | None:
-            mine = [e for e in bot.events("skipped") if e["symbol"] == symbol][before:]
-            return mine[0] if mine else None
-
-        event: dict[str, Any] = wait_until(refused, 15, f"refusal of {side} of {symbol}; said: {bot.said[-3000:]}")
+    def refuses(self, symbol: str, side: str, name: str, everywhere: bool = True) -> dict[str, Any]:
+        """Move the price so that the bot would trade, and return the refusal as logged."""
+        event = self._next("skipped", symbol, side, everywhere)
         assert event["name"] == name, event
         return event
+
+    def _next(self, event: str, symbol: str, side: str, everywhere: bool = True) -> dict[str, Any]:
+        assert self.bot is not None
+        bot = self.bot
+
+        def all_of() -> list[dict[str, Any]]:
+            return [e for e in bot.events(event) if e["symbol"] == symbol]
+
+        before = len(all_of())
+        self.signal(symbol, side, everywhere)
+        try:
+            wait_until(lambda: len(all_of()) > before, 15, f"{event}, {side} of {symbol}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; said: {bot.said[-3000:]}") from None
+        found = all_of()[before]
+        assert found["side"] in (side, "order"), found
+        return found
 
     def hears(self, text: str, timeout_s: float = 20, since: int = 0) -> str:
         assert self.bot is not None
@@ -161,11 +160,25 @@ class Desk:
 
 @contextmanager
 def desk(
-    folder: Path, profile: str | Profile = "com", mode: str = "testnet", seed: int = 5, **settings: str
+    folder: Path,
+    profile: str | Profile = "com",
+    mode: str = "testnet",
+    seed: int = 5,
+    data_from: str = "",
+    **settings: str,
 ) -> Iterator[Desk]:
-    """A simulated exchange and an account on it; no bot yet."""
+    """A simulated exchange and an account on it; no bot yet. `data_from`: the profile of another one for klines."""
     given = profile if isinstance(profile, Profile) else None
     name = profile.name if isinstance(profile, Profile) else profile
     with running(given, name, interval_ms=150, seed=seed) as live:
         live.profile_name = name
-        yield Desk(live, folder, mode, settings)
+        if not data_from:
+            yield Desk(live, live, folder, mode, settings)
+            return
+        with running(profile_name=data_from, interval_ms=150, seed=seed) as market:
+            places = {
+                "BOT_MARKET_DATA__PROFILE": data_from,
+                "BOT_MARKET_DATA__REST_URL": market.endpoints.rest_url,
+                "BOT_MARKET_DATA__WS_URL": market.endpoints.ws_url,
+            }
+            yield Desk(live, market, folder, mode, {**places, **settings})
