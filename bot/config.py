@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -79,6 +80,15 @@ def _decimal(value: object) -> object:
 Number = Annotated[Decimal, BeforeValidator(_decimal)]
 
 
+def _topic_prefix(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{0,100}", value):
+        raise ValueError(f"{_shown(value)} is refused: it must be letters, digits, dots, _ or -")
+    return value
+
+
+TopicPrefix = Annotated[str, AfterValidator(_topic_prefix)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -94,8 +104,14 @@ class ExchangeSettings(_Section):
 
 
 class MarketDataSettings(_Section):
-    """Where klines come from; empty means the trading exchange's profile."""
+    """Where klines come from; empty means the trading exchange's profile.
 
+    With the source kafka they come from the broker that `kafka` names, from topics that begin with `topic_prefix`;
+    without one from `kafka.topic_prefix`, and then they are not published again.
+    """
+
+    source: Literal["exchange", "kafka"] = "exchange"
+    topic_prefix: TopicPrefix | None = None
     profile: Literal["", "com", "us"] = ""
     rest_url: str = ""
     ws_url: str = ""
@@ -140,7 +156,7 @@ class KafkaSettings(_Section):
     """
 
     bootstrap_servers: str = ""
-    topic_prefix: str = ""
+    topic_prefix: TopicPrefix = ""
     security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
     sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "AWS_MSK_IAM"] = ""
     username: SecretStr = SecretStr("")
@@ -168,13 +184,6 @@ class KafkaSettings(_Section):
             )
             if not right or not 0 < int(port) < 65536:
                 raise ValueError(f"{_shown(part)} is refused: write it as host:port, such as 127.0.0.1:9092")
-        return value
-
-    @field_validator("topic_prefix")
-    @classmethod
-    def _check_topic_prefix(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9._-]{0,100}", value):
-            raise ValueError(f"{_shown(value)} is refused: it must be letters, digits, dots, _ or -")
         return value
 
     @model_validator(mode="after")
@@ -289,6 +298,21 @@ class Settings(_Section):
         if value not in INTERVALS_MS:
             raise ValueError(f"{_shown(value)} is not one of {', '.join(INTERVALS_MS)}")
         return value
+
+    @model_validator(mode="after")
+    def _check_market_data(self) -> Self:
+        if self.market_data.source == "kafka":
+            if not self.kafka.bootstrap_servers:
+                raise ValueError("market_data.source is kafka: name the broker in kafka.bootstrap_servers")
+            if self.mode is Mode.DEMO:
+                raise ValueError("market_data.source is kafka: demo has a market of its own; take another mode")
+        return self
+
+    @property
+    def takes_klines_of_its_topics(self) -> bool:
+        """Whether its klines come from the topics that it publishes on."""
+        prefix = self.market_data.topic_prefix
+        return self.market_data.source == "kafka" and prefix in (None, self.kafka.topic_prefix)
 
     @property
     def directory(self) -> Path:
@@ -424,6 +448,8 @@ def _one_line(error: ValidationError) -> str:
         message = f"it must be {message.removeprefix('Input should be ')}"
     if key in _SECRET_KEYS:
         return f"{key}: {message}"
+    if not key:
+        return message
     # A validator of ours may have shown the part of the value that is wrong.
     return (
         f"{key}: {message}"

@@ -9,8 +9,9 @@ from bot.actors.persistence import by_table
 from bot.actors.supervisor import PublishingParts
 from bot.adapters.sqlite import SqliteOutbox
 from bot.config import Settings
-from bot.messages import BookOpened, Notice
-from bot.ports import ConfigurationRefused, Publisher, Store
+from bot.domain.kline import Kline
+from bot.messages import TOPICS, BookOpened, Notice
+from bot.ports import ConfigurationRefused, MarketStream, Publisher, Store, TopicReader
 from bot.supervision import Address, Clock
 
 BATCH_MS = 20
@@ -41,7 +42,9 @@ class Publishing:
         self._clock = clock
         self._topics = Topics(kafka, region)
         codec = Codec(settings.mode.value, kafka.topic_prefix)
-        self.outbox = SqliteOutbox(path, kafka.outbox_bytes)
+        # What it takes from a topic is there already.
+        kinds = [kind for kind in TOPICS if not (kind is Kline and settings.takes_klines_of_its_topics)]
+        self.outbox = SqliteOutbox(path, kafka.outbox_bytes, kinds)
         left = self.outbox.unconfirmed()
         if left:
             store.write(*by_table(left))
@@ -81,3 +84,25 @@ class Publishing:
     def close(self) -> None:
         """Close the outbox; what waits in it is for the next process."""
         self.outbox.close()
+
+
+def published_klines(
+    settings: Settings, last_stored: Callable[[str], Kline | None], on_bad_record: Callable[[str], None], clock: Clock
+) -> MarketStream:
+    """Return the stream of the klines that another process publishes.
+
+    A second member of the same bot takes the first one's place. Raises ConfigurationRefused where no client can be
+    made of the settings.
+    """
+    from bot.adapters.kafka.codec import Codec
+    from bot.adapters.kafka.market import TOPIC, KafkaMarketStream
+    from bot.adapters.kafka.reader import KafkaReader
+
+    prefix = settings.market_data.topic_prefix
+    kafka = settings.kafka if prefix is None else settings.kafka.model_copy(update={"topic_prefix": prefix})
+    group = f"bulkhead.{settings.bot_id}.{settings.mode.value}"
+
+    def open_reader() -> TopicReader:
+        return KafkaReader(kafka, [TOPIC], group, settings.aws.region, instance=settings.bot_id)
+
+    return KafkaMarketStream(open_reader, Codec("", kafka.topic_prefix), last_stored, on_bad_record, clock)

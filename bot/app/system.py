@@ -35,7 +35,7 @@ from bot.app.health import Watchdog, trouble
 from bot.app.keys import Keys, find_keys
 from bot.app.market_watch import TICK_MS, MarketWatch
 from bot.app.places import EXCHANGE_TIMEOUTS_MS, WITH_ACCOUNT, Urls, exchange_name, places
-from bot.app.publishing import BATCH_MS, Publishing
+from bot.app.publishing import BATCH_MS, Publishing, published_klines
 from bot.app.snapshot import BALANCES_NOTE, Snapshot, SymbolView, encode_balances, stored_views, take_snapshot
 from bot.app.trading import (
     RULES_NOTE,
@@ -48,12 +48,12 @@ from bot.app.trading import (
 )
 from bot.config import ConfigError, Mode, Settings
 from bot.domain.filters import SymbolRules
-from bot.domain.kline import INTERVALS_MS
+from bot.domain.kline import INTERVALS_MS, Kline
 from bot.domain.money import add, plain
 from bot.domain.order_id import order_prefix
 from bot.gateway import OrderGateway
 from bot.messages import BalancesReported, BookOpened, Compared, Flatten, Notice, RulesChanged
-from bot.ports import Consequence, Exchange, ExchangeError, ExchangeUnavailable, StoreError
+from bot.ports import Consequence, Exchange, ExchangeError, ExchangeUnavailable, MarketStream, StoreError
 from bot.reconciler import Reconciler
 from bot.simulator import SimulatedExchange, SimulatorConfig
 from bot.supervision import ActorSystem, SystemClock
@@ -68,6 +68,8 @@ NEWS_EVERY_MS = 10_000
 
 WARM_CONNECTIONS = 8
 """Kept open for orders; more are opened when that many symbols trade at one moment."""
+
+YEAR_MS = 31_536_000_000
 
 WALLET_NOTE = "wallet"
 
@@ -202,11 +204,12 @@ class BotSystem:
             sizing=sizing_parameters(settings),
             mode=settings.mode.value,
             live=LiveParts(
-                market=BinanceMarketStream(urls.market_ws, self._on_bad_frame, self._clock),
+                market=self._market(urls),
                 streams=self._streams(),
                 budget=ConnectionBudget(self._clock),
             ),
-            history=history,
+            # What was published is all there is to take; nothing is fetched before its turn.
+            history=None if settings.market_data.source == "kafka" else history,
             gateway=OrderGateway(exchange, self._journal, directory, self._on_consequence),
             journal=self._journal,
             store=self._store,
@@ -424,8 +427,22 @@ class BotSystem:
             return PersistenceSettings(keep_open_klines_ms=keep_ms)
         return PersistenceSettings(keep_open_klines_ms=keep_ms, batch_ms=BATCH_MS)
 
+    def _market(self, urls: Urls) -> MarketStream:
+        if self.settings.market_data.source == "exchange":
+            return BinanceMarketStream(urls.market_ws, self._on_bad_frame, self._clock)
+        return published_klines(self.settings, self._last_stored, self._on_bad_frame, self._clock)
+
+    def _last_stored(self, symbol: str) -> Kline | None:
+        assert self._store is not None
+        klines = self._store.last_klines(symbol, 1)
+        return klines[0] if klines else None
+
     def _streams(self) -> tuple[StreamSettings, ...]:
         settings = self.settings
+        if settings.market_data.source == "kafka":
+            # One member of the group; the client itself looks after its connections.
+            forever = {"update_ms": YEAR_MS, "max_silence_ms": YEAR_MS, "life_ms": YEAR_MS}
+            return (StreamSettings(0, settings.symbols, settings.interval, **forever),)
         return tuple(
             StreamSettings(
                 number=number,

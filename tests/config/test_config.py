@@ -184,3 +184,16 @@ def test_secrets_stand_in_no_file_and_in_no_text(tmp_path: Path) -> None:
 def test_each_mode_has_its_own_directory() -> None:
     assert load_settings({"mode": "paper"}, environment={}).directory == Path("data/paper")
     assert load_settings({"mode": "paper", "data_dir": "x"}, environment={}).directory == Path("x")
+
+
+def test_klines_from_a_broker_need_one_and_a_mode_without_a_market_of_its_own() -> None:
+    kafka = {"BOT_MARKET_DATA__SOURCE": "kafka", "BOT_MODE": "paper"}
+    with pytest.raises(ConfigError, match=r"^market_data.source is kafka: name the broker in kafka.bootstrap_servers$"):
+        load_settings(environment=kafka)
+    kafka["BOT_KAFKA__BOOTSTRAP_SERVERS"] = "127.0.0.1:9092"
+    assert load_settings(environment=kafka).takes_klines_of_its_topics
+    assert not load_settings(environment=kafka | {"BOT_MARKET_DATA__TOPIC_PREFIX": "x."}).takes_klines_of_its_topics
+    with pytest.raises(ConfigError, match=r"^market_data.topic_prefix: 'a b' is refused"):
+        load_settings(environment=kafka | {"BOT_MARKET_DATA__TOPIC_PREFIX": "a b"})
+    with pytest.raises(ConfigError, match="demo has a market of its own"):
+        load_settings(environment=kafka | {"BOT_MODE": "demo"})

@@ -25,8 +25,12 @@ class KafkaReader:
         group: str,
         region: str = "",
         session_ms: int = SESSION_MS,
+        instance: str = "",
     ) -> None:
-        """Raises ConfigurationRefused where no client can be made of the settings."""
+        """A member with an `instance` has its partitions at once when it comes back, without its session's end.
+
+        Raises ConfigurationRefused where no client can be made of the settings.
+        """
         self._settings = settings
         self._link, self._reason = Link.CONNECTING, ""
         self._failed = 0
@@ -45,6 +49,7 @@ class KafkaReader:
                 "fetch.wait.max.ms": 100,
                 "error_cb": self._on_error,
             }
+            | ({"group.instance.id": instance} if instance else {})
         )
         self._consumer.subscribe([settings.topic_prefix + topic for topic in topics])
 

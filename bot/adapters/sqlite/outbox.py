@@ -6,7 +6,7 @@ has them, so that a batch of which the process died half-way can be stored whole
 
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -48,8 +48,11 @@ _DECODERS: Mapping[str, msgspec.msgpack.Decoder[LogEntry]] = {
 class SqliteOutbox(DatabaseOwner):
     """`ports.Outbox` in one file of this process. Thread-safe. Every method raises StoreError."""
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
-        """Open for writing; created and migrated if need be. Rows may take `max_bytes`. Raises StoreError."""
+    def __init__(self, path: Path, max_bytes: int, topics: Collection[type] = TOPICS) -> None:
+        """Open for writing; created and migrated if need be. Rows may take `max_bytes`; `topics` are types that are
+        published. Raises StoreError.
+        """
+        self._topics = frozenset(topics)
         self._database = Database(path, MIGRATIONS)
         self._path = path
         self._max_bytes = max_bytes
@@ -86,7 +89,7 @@ class SqliteOutbox(DatabaseOwner):
     def _row(self, entry: LogEntry, now_ms: int) -> tuple[bool, str, bool, int, bytes]:
         kind = type(entry)
         is_open = isinstance(entry, Kline) and not entry.is_closed
-        return kind in TOPICS, kind.__name__, is_open, now_ms, self._encode(entry)
+        return kind in self._topics, kind.__name__, is_open, now_ms, self._encode(entry)
 
     def confirm(self) -> None:
         """All that was added is stored: it may be published. Open klines go, the oldest first, where room is short."""
