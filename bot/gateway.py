@@ -170,12 +170,12 @@ class OrderGateway:
         return Unsettled(intent, "not found, but the exchange may still accept the request")
 
     def take(self, report: OrderReport) -> Settled | Unsettled | None:
-        """Settle an order by what was learnt of it elsewhere; None where that is no news, or no order of this journal.
+        """Settle an order by what was learnt of it elsewhere; None where that is no news, or `is_foreign`.
 
         Fills of an order that was settled without them are added: only the exchange knows what it executed.
         """
         entry = self._journal.entry(report.client_order_id)
-        if entry is None:
+        if entry is None or _is_another(entry, report):
             return None
         if not entry.status.is_final:
             return self._take(entry.intent, report)
@@ -184,6 +184,14 @@ class OrderGateway:
         except StoreError as error:
             return Unsettled(entry.intent, f"late fills could not be journaled: {error}")
         return Settled(entry.intent, entry.status, (*entry.fills, *late), report.detail) if late else None
+
+    def is_foreign(self, report: OrderReport) -> bool:
+        """Return whether a report is of no order of this journal, though it may carry the id of one.
+
+        An id is free again once its order has ended: whoever has it may use it. Source: contract, section 5.
+        """
+        entry = self._journal.entry(report.client_order_id)
+        return entry is None or _is_another(entry, report)
 
     def _tell_consequence(self, consequence: Consequence, intent: OrderIntent, detail: str) -> None:
         if consequence is not Consequence.NOTHING:
@@ -219,3 +227,7 @@ class OrderGateway:
             client_order_id=intent.client_order_id, order_id=0, symbol=intent.symbol, status=status, detail=detail
         )
         return self._take(intent, report, refusal)
+
+
+def _is_another(entry: JournalEntry, report: OrderReport) -> bool:
+    return entry.status.is_final and bool(entry.order_id) and report.order_id != entry.order_id

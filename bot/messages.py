@@ -39,6 +39,7 @@ __all__ = [
     "Fill",
     "Flatten",
     "Flush",
+    "Freed",
     "Halt",
     "Kline",
     "LogEntries",
@@ -319,6 +320,16 @@ class Halt(msgspec.Struct, frozen=True):
     """Let no order leave from now on, over restarts too, until a person resumes. Anyone to portfolio."""
 
     reason: str
+
+
+class Freed(msgspec.Struct, frozen=True):
+    """A person accepted a symbol's differences (an empty one: those of the quote asset), and they are booked.
+
+    Account to the symbol's trader, or to the portfolio, and back once what was told before is booked there: only then
+    orders may leave again, since one that was sized by the old book would sell what is not the bot's.
+    """
+
+    symbol: str
 
 
 class Flatten(msgspec.Struct, frozen=True):

@@ -228,6 +228,10 @@ class JournalEntry(Protocol):
     @property
     def fills(self) -> tuple[Fill, ...]: ...
 
+    @property
+    def order_id(self) -> int | None:
+        """The exchange's own id; None or 0 where it never told one."""
+
 
 class OrderJournal(Protocol):
     """The only authority on orders sent. Each write is durable against SIGKILL when the call returns. Thread-safe."""

@@ -184,13 +184,24 @@ class Reconciler:
         )
 
     def _look(self) -> tuple[BookView, AccountView, Look]:
-        """Compare views of one moment, as far as can be: an order that ended in between has both read again."""
+        """Compare views of one moment: an order that ended in between has both read again.
+
+        Where that does not help, since orders end all the time, nothing is said of those symbols this time.
+        """
         book = self._read_book()
         for _ in range(LOOKS):
             before, account = book, self._read_account(book)
             book = self._read_book()
             if book == before:
                 break
+        else:
+            moved = {symbol for symbol, _ in before.orders.keys() ^ book.orders.keys()}
+            before = msgspec.structs.replace(
+                before,
+                unresolved=before.unresolved | book.unresolved | moved,
+                client_order_ids=book.client_order_ids,
+                order_ids=book.order_ids,
+            )
         return before, account, reconcile(before, account)
 
     def _read_book(self) -> BookView:
@@ -227,6 +238,7 @@ class Reconciler:
             unresolved=frozenset(entry.intent.symbol for entry in unresolved),
             orders={(fill.symbol, fill.order_id): fill.client_order_id for fill in fills},
             client_order_ids=frozenset(intent.client_order_id for intent in intents),
+            order_ids={entry.intent.client_order_id: entry.order_id for entry in settled if entry.order_id},
             fills=frozenset((fill.client_order_id, fill.trade_id) for fill in fills),
             commissions=third_asset_commissions(fills, self._rules),
             may_reset=self._may_reset,

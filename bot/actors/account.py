@@ -18,6 +18,7 @@ from bot.messages import (
     ConnectionEnded,
     ConnectionOpened,
     ExecutionReported,
+    Freed,
     Notice,
     OrderEnded,
     ResolveOrders,
@@ -87,6 +88,7 @@ class AccountActor(Actor):
             BalanceMoved: self._on_movement,
             Compare: self._on_compare,
             Compared: self._on_compared,
+            Freed: self._on_freed,
         }
 
     def started(self) -> None:
@@ -195,6 +197,8 @@ class AccountActor(Actor):
         self._next = self.context.after(delay_ms, Compare())
 
     def _on_compare(self, _: Compare) -> None:
+        if self._next is not None:
+            self._next.cancel()
         self._next, self._is_soon = None, False
         if self._is_comparing:
             self._compare_in(self._settings.soon_ms)
@@ -210,9 +214,6 @@ class AccountActor(Actor):
 
     def _on_compared(self, compared: Compared) -> None:
         self._is_comparing = False
-        for symbol in compared.freed:
-            if self._stops.free_symbol(symbol):
-                self._notice("info", f"{symbol or 'entries'}: differences are accepted, orders may leave again")
         for report in compared.reports:
             if report.symbol in self._settings.symbols:
                 self.context.tell(addresses.trader(report.symbol), report)
@@ -223,6 +224,14 @@ class AccountActor(Actor):
             self.context.tell(addresses.PORTFOLIO, adjustment)
             if adjustment.symbol in self._settings.symbols:
                 self.context.tell(addresses.trader(adjustment.symbol), adjustment)
+        for symbol in compared.freed:
+            # Behind what was just told, and back from there.
+            if symbol in self._settings.symbols:
+                self.context.tell(addresses.trader(symbol), Freed(symbol))
+            elif symbol:
+                self._on_freed(Freed(symbol))
+            else:
+                self.context.tell(addresses.PORTFOLIO, Freed(symbol))
         if compared.error:
             self._notice("warning", f"book and account are not compared yet: {compared.error}")
             self._compare_in(self._settings.soon_ms)
@@ -239,6 +248,10 @@ class AccountActor(Actor):
         is_new = bool(self._suspected - stopped.keys())
         self._compare_in(self._settings.soon_ms if is_new else self._settings.every_ms)
         self._remember(compared_ms=self.context.clock.now_ms())
+
+    def _on_freed(self, freed: Freed) -> None:
+        if self._stops.free_symbol(freed.symbol):
+            self._notice("info", f"{freed.symbol or 'entries'}: differences are accepted, orders may leave again")
 
     def _stop_symbol(self, symbol: str, reason: str) -> None:
         self._stops.stop_symbol(symbol, reason)

@@ -15,7 +15,18 @@ from bot.domain.market import MarketView
 from bot.domain.order import Fill, OrderIntent, Side
 from bot.domain.risk import MINUTE_MS
 from bot.domain.sizing import Sized, SizingParameters, size_order
-from bot.messages import DiskSpace, Halt, Mark, Notice, OrderEnded, OrderProposal, Reserved, RulesChanged, Skipped
+from bot.messages import (
+    DiskSpace,
+    Freed,
+    Halt,
+    Mark,
+    Notice,
+    OrderEnded,
+    OrderProposal,
+    Reserved,
+    RulesChanged,
+    Skipped,
+)
 from bot.ports import OrderJournal
 from bot.supervision import Actor, Context
 
@@ -68,6 +79,7 @@ class PortfolioActor(Actor):
             Adjustment: self._on_adjustment,
             RulesChanged: self._on_rules,
             Halt: self._on_halt,
+            Freed: self._on_freed,
         }
 
     def started(self) -> None:
@@ -183,6 +195,9 @@ class PortfolioActor(Actor):
         text = f"halted, no order leaves until `resume`: {halt.reason}"
         notice = Notice(str(self.context.address), "error", text, self.context.clock.now_ms())
         self.context.tell(addresses.MONITOR, notice)
+
+    def _on_freed(self, freed: Freed) -> None:
+        self.context.tell(addresses.ACCOUNT, freed)
 
     def _count_order(self, event_time: int) -> None:
         """Remember when an order was made, by its kline's event time; of the last two minutes, since symbols differ."""

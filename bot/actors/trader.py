@@ -19,7 +19,9 @@ from bot.domain.risk import RiskLimits, exit_signal
 from bot.domain.strategy import Signal, Strategy, thresholds_of
 from bot.gateway import OrderGateway, Settled, Unsettled
 from bot.messages import (
+    Compare,
     Flatten,
+    Freed,
     Mark,
     Notice,
     OrderEnded,
@@ -111,6 +113,7 @@ class TraderActor(Actor):
             RulesChanged: self._on_rules,
             OrderReport: self._on_report,
             Flatten: self._on_flatten,
+            Freed: self._on_freed,
         }
 
     def started(self) -> None:
@@ -394,6 +397,11 @@ class TraderActor(Actor):
         if self._is_too_old(pending) and self._gateway.known(reserved.client_order_id) is None:
             self._call_off(pending, Decided.STALE.value, "the decision waited too long for its money")
             return
+        if pending.signal.side is Side.SELL and reserved.quantity > self._memory.position.quantity:
+            # Sized by what was held before the book was corrected: the rest is somebody else's.
+            detail = f"only {plain(self._memory.position.quantity)} are held by now, not {plain(reserved.quantity)}"
+            self._call_off(pending, Decided.ADJUSTED.value, detail)
+            return
         intent = OrderIntent(
             client_order_id=reserved.client_order_id,
             symbol=kline.symbol,
@@ -451,6 +459,9 @@ class TraderActor(Actor):
     def _on_report(self, report: OrderReport) -> None:
         """Take what the account's stream says of an order, unless its own reply said it before."""
         outcome = self._gateway.take(report)
+        if outcome is None and self._gateway.is_foreign(report):
+            # Somebody uses an id that is this bot's.
+            self.context.tell(addresses.ACCOUNT, Compare())
         if isinstance(outcome, Settled):
             self._book(outcome)
             self._doubts.pop(report.client_order_id, None)
@@ -486,6 +497,10 @@ class TraderActor(Actor):
         if adjustment.adjustment_id not in self._adjusted and adjustment.symbol == self._settings.symbol:
             self._adjusted.add(adjustment.adjustment_id)
             self._change(position=self._memory.position.adjusted(adjustment))
+
+    def _on_freed(self, freed: Freed) -> None:
+        """What was told before is booked: say so."""
+        self.context.tell(addresses.ACCOUNT, freed)
 
     def _on_rules(self, changed: RulesChanged) -> None:
         self._rules = next((new for new in changed.rules if new.symbol == self._settings.symbol), self._rules)

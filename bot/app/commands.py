@@ -83,7 +83,7 @@ class Commands:
         return {"done": f"dead letter {number}: {'told again' if action == 'retry' else 'dropped'}"}
 
     def _on_halt(self, request: Mapping[str, Any]) -> Answer:
-        self._actors.tell(addresses.PORTFOLIO, Halt(str(request["reason"])))
+        self._actors.tell(addresses.PORTFOLIO, Halt(" ".join(str(request.get("reason", "by a message")).split())))
         return {"done": "the portfolio is told to halt"}
 
     def _on_flatten(self, _: Mapping[str, Any]) -> Answer:

@@ -18,7 +18,8 @@ class Decided(StrEnum):
     """The names of decisions that a trader and the gate of its orders give.
 
     BUY and SELL: an order was made. HOLD: no signal, or a SELL without a position. A signal that the portfolio refuses
-    carries the name of the refusal (`domain/sizing.py`, `domain/filters.py`), such as CASH or LOT_SIZE.
+    carries the name of the refusal (`domain/sizing.py`, `domain/filters.py`), such as CASH or LOT_SIZE. ADJUSTED: the
+    book was corrected meanwhile, and holds less than the order would sell.
     """
 
     FIRST = "FIRST"
@@ -33,6 +34,7 @@ class Decided(StrEnum):
     IN_DOUBT = "IN_DOUBT"
     NO_ANSWER = "NO_ANSWER"
     HALTED = "HALTED"
+    ADJUSTED = "ADJUSTED"
     NOT_JOURNALED = "NOT_JOURNALED"
 
 

@@ -7,7 +7,8 @@ The rules, asset by asset, with `total` = free + locked at the exchange and `hel
 * A shortage up to what the bot's orders paid as commission in that asset (neither base nor quote of their symbol) since
   the last look is that commission: foreign coins pay first, the bot's own pay the rest. There is no other tolerance.
 * Any other shortage is unexplained: it stops its symbol, or all entries where it is of the quote asset.
-* An order with the bot's mark that its journal does not know stops its symbol: someone else trades under its name.
+* An order with the bot's mark that its journal does not know, or knows as another order, stops its symbol: someone
+  else trades under its name. Its executions are foreign.
 * Unknown stays unknown: while a symbol has an order of unknown fate, nothing is said of its base asset, nor of the
   assets in which such an order may pay: the quote asset and those that commissions come from.
 * The testnet's reset takes orders, trades and balances away; see `_reset`.
@@ -49,7 +50,8 @@ class BookView(msgspec.Struct, frozen=True):
     """The bot's book. All symbols share `quote_asset`; `rules` has every symbol that the book ever held.
 
     `unresolved`: symbols with an order of unknown fate. `orders`: the client order id by (symbol, the exchange's order
-    id); `client_order_ids`: all that the journal knows; `fills`: what is booked, as (client order id, trade id).
+    id); `client_order_ids`: all that the journal knows, and `order_ids` the exchange's ids of those that it was told;
+    `fills`: what is booked, as (client order id, trade id).
     `commissions`: `third_asset_commissions` of all booked fills. `accepted` is None before the first look. `may_reset`:
     this is a testnet.
     """
@@ -63,6 +65,7 @@ class BookView(msgspec.Struct, frozen=True):
     unresolved: frozenset[str] = frozenset()
     orders: Mapping[tuple[str, int], str] = {}
     client_order_ids: frozenset[str] = frozenset()
+    order_ids: Mapping[str, int] = {}
     fills: frozenset[tuple[str, int]] = frozenset()
     commissions: Mapping[str, Decimal] = {}
     may_reset: bool = False
@@ -162,7 +165,7 @@ class _Comparison:
             key = (trade.symbol, trade.order_id)
             client_order_id = self._client_ids.get(key) or known.get(key, "")
             fill = _fill(trade, client_order_id)
-            if client_order_id in book.client_order_ids:
+            if self._is_ours(client_order_id, trade.order_id):
                 self._ours.append(fill)
                 continue
             base, quote = book.rules[trade.symbol].base_asset, book.rules[trade.symbol].quote_asset
@@ -173,16 +176,21 @@ class _Comparison:
             for asset, change in moves:
                 self._foreign_moves[asset] = add(self._foreign_moves[asset], change)
 
+    def _is_ours(self, client_order_id: str, order_id: int) -> bool:
+        """Return whether the journal knows an order; its id alone does not say so: once it has ended the id is free."""
+        known = self._book.order_ids.get(client_order_id, order_id)
+        return client_order_id in self._book.client_order_ids and known == order_id
+
     def _find_unknown_orders(self) -> None:
         book, account = self._book, self._account
         seen_behind = {(t.symbol, t.order_id) for t in account.trades}
         open_ones = {(o.symbol, o.order_id) for o in account.open_orders}
         for (symbol, order_id), name in self._client_ids.items():
             is_new = (symbol, order_id) in seen_behind or (symbol, order_id) in open_ones
-            if is_new and name.startswith(book.order_prefix) and name not in book.client_order_ids:
+            if is_new and name.startswith(book.order_prefix) and not self._is_ours(name, order_id):
                 line = (
-                    f"{symbol}: order {name} carries this bot's mark and is not in its journal; if another bot with "
-                    "this bot_id trades on the account, stop it, then run: reconcile --accept"
+                    f"{symbol}: order {order_id}, {name}, carries this bot's mark and is not in its journal; if "
+                    "another bot with this bot_id trades on the account, stop it, then run: reconcile --accept"
                 )
                 self._findings.append(UnknownOrder(symbol, name, line))
 

@@ -17,6 +17,7 @@ from bot.messages import (
     ConnectionEnded,
     ConnectionOpened,
     ExecutionReported,
+    Freed,
     Notice,
     OrderEnded,
     ResolveOrders,
@@ -268,9 +269,32 @@ def test_missing_quote_stops_all_entries(bench):
     assert bench.stops.reasons == dict([missing])
 
 
-def test_what_a_person_accepted_is_freed(bench):
-    bench.take(Compared(stops=(MISSING,)), Compared(stops=(MISSING,)), Compared(freed=("BTCUSDT",)))
+def test_what_a_person_accepted_is_freed_once_it_is_booked(bench):
+    """An order that was sized by the old book must not leave in between."""
+    bench.take(Compared(stops=(MISSING,)), Compared(stops=(MISSING,)))
+    booked = an_adjustment("-0.5")
+    bench.take(Compared(adjustments=(booked,), freed=("BTCUSDT",)))
+    assert bench.told() == [booked, Freed("BTCUSDT")]
+    assert set(bench.stops.reasons) == {"BTCUSDT"}
+    bench.take(Freed("BTCUSDT"))
     assert bench.stops.reasons == {}
+
+
+def test_missing_quote_is_freed_by_the_portfolio_and_a_symbol_without_a_trader_at_once(bench):
+    bench.stops.reasons.update({"": "quote is missing", "LTCUSDT": "coins are missing"})
+    bench.take(Compared(adjustments=(an_adjustment("0", quote="-5", symbol=""),), freed=("", "LTCUSDT")))
+    assert set(bench.stops.reasons) == {""}
+    assert bench.told(addresses.PORTFOLIO)[-1] == Freed("")
+    bench.take(Freed(""))
+    assert bench.stops.reasons == {}
+
+
+def test_a_comparison_that_somebody_asks_for_takes_the_place_of_the_next_one(bench):
+    for _ in range(3):
+        bench.take(Compare())
+        bench.read_thread()
+    bench.clock.advance(300_000)
+    assert [due for due in bench.context.due if isinstance(due, Compare)] == [Compare()]
 
 
 def test_corrections_reach_those_who_keep_books(bench):

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from bot.actors import addresses
@@ -16,7 +17,9 @@ from bot.domain.scalping import Scalping
 from bot.domain.sizing import SizingParameters
 from bot.gateway import OrderGateway
 from bot.messages import (
+    Compare,
     Flatten,
+    Freed,
     Mark,
     Notice,
     OrderEnded,
@@ -686,6 +689,38 @@ def test_a_trade_whose_late_fill_the_store_lacks_is_told_by_the_next_process(ben
     bench.store.write([], [amended])
     bench.new_process()
     assert bench.trades() == []
+
+
+def test_coins_that_left_the_book_meanwhile_are_not_sold(bench):
+    """The portfolio's answer goes before the correction, which was on its way when it sized the order."""
+    bench.buy()
+    bench.take(a_kline("110", open_time=NOON + 2 * MINUTE_MS))
+    sale = bench.told()[-1]
+    correction = an_adjustment("-0.5", time=bench.memory.last.event_time + 1)
+    bench.journal.adjust(correction)
+    bench.take(correction, Freed("BTCUSDT"))
+    assert bench.told(addresses.ACCOUNT) == [Freed("BTCUSDT")]
+    bench.take(reserved(sale, "0.999", "0"))
+    assert len(bench.exchange.placed) == 1
+    assert bench.decisions()[-1].name == "ADJUSTED"
+    assert [ended.client_order_id for ended in bench.ends()] == [sale.client_order_id], "its money is free again"
+    bench.take(a_kline("121", open_time=NOON + 3 * MINUTE_MS))
+    bench.take(reserved(bench.told()[-1], "0.499", "0"))
+    assert len(bench.exchange.placed) == 2
+
+
+def test_a_report_of_another_order_under_a_known_id_is_not_booked_and_has_the_account_compared(bench):
+    proposal = bench.buy()
+    bench.told()
+    before = bench.memory.position
+    twin = a_fill("BUY", "5", client_order_id=proposal.client_order_id, order_id=99, trade_id=99)
+    for order_id in (proposal.client_order_id, "bh-nobodys"):
+        fill = msgspec.structs.replace(twin, client_order_id=order_id)
+        bench.take(OrderReport(order_id, 99, "BTCUSDT", OrderStatus.FILLED, (fill,)))
+        assert bench.told(addresses.ACCOUNT) == [Compare()]
+    assert (bench.memory.position, bench.told()) == (before, [])
+    bench.restart()
+    assert bench.memory.position == before
 
 
 def test_a_decision_known_to_the_journal_is_never_made_again(bench):

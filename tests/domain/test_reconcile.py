@@ -244,6 +244,19 @@ def test_an_order_with_the_bots_mark_that_the_journal_lacks_stops_its_symbol():
     assert reconcile(a_book(accepted=accepted), quiet).findings == ()
 
 
+def test_another_order_under_the_id_of_one_of_the_bots_is_foreign_and_stops_its_symbol():
+    """An id is free again once its order has ended; the exchange's own id tells the two apart."""
+    own = a_fill("BUY", "1", trade_id=5, order_id=50, client_order_id=f"{PREFIX}1")
+    twin = a_trade(a_fill("BUY", "2", trade_id=6, order_id=51))
+    book = a_book({"BTCUSDT": "1"}, accepted={}, fills=(own,), order_ids={f"{PREFIX}1": 50})
+    account = an_account({"BTC": "3", "USDT": "1000"}, trades=(twin,), orders=(an_order(51, f"{PREFIX}1"),))
+    look = reconcile(book, account)
+    assert kinds(look) == [UnknownOrder, ForeignChange]
+    assert "order 51" in look.stops["BTCUSDT"]
+    made, accepted = look.accept(NOON)
+    assert (made, accepted.foreign) == ((), {"BTC": Decimal(2)})
+
+
 def test_an_open_order_that_locks_the_bots_coins_is_reported():
     resting = an_order(77, "web_1", side="SELL")
     account = an_account({"BTC": "0.5", "USDT": "1000"}, {"BTC": "1"}, open_orders=(resting,))

@@ -217,3 +217,23 @@ def test_an_execution_that_is_older_than_others_is_found_late_all_the_same(bench
     comparison = bench.reconciler.compare()
     assert [report.client_order_id for report in comparison.reports] == [late.client_order_id]
     assert comparison.stops == {}
+
+
+def test_orders_that_end_during_every_look_are_no_difference(bench):
+    """Nothing is said then of their symbols, nor of the quote asset; of the others all is."""
+    bench.trade("BUY", "0.02")
+    bench.trade("BUY", "0.2", symbol="ETHUSDT")
+    bench.reconciler.compare()
+    balances = bench.exchange.balances
+    bench.by_hand("SELL", "0.1", symbol="ETHUSDT")
+
+    def busy():
+        bench.trade("SELL", "0.001")
+        return balances()
+
+    bench.exchange.balances = busy
+    for _ in range(2):
+        comparison = bench.reconciler.compare()
+        assert (set(comparison.stops), comparison.adjustments, comparison.reports) == ({"ETHUSDT"}, (), ())
+    bench.exchange.balances = balances
+    assert set(bench.reconciler.compare().stops) == {"ETHUSDT"}
