@@ -40,6 +40,7 @@ from bot.actors.supervisor import LANES, LiveParts, Memories, Parts, child_specs
 from bot.actors.trader import TraderSettings
 from bot.adapters.local_log import LocalLog
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
+from bot.app.publishing import BATCH_MS
 from bot.domain.risk import RiskLimits
 from bot.domain.scalping import Scalping
 from bot.domain.sizing import SizingParameters
@@ -156,7 +157,7 @@ class SlowGateway(OrderGateway):
 class World:
     """All actors of six symbols; no process beside this one."""
 
-    def __init__(self, folder, handler_deadline_ms, **policy):
+    def __init__(self, folder, handler_deadline_ms, publishing=None, **policy):
         """`policy` is the sick trader's, where it is not to be the bot's."""
         self.clock = SystemClock()
         self.rules = {symbol: rules_of(symbol) for symbol in SYMBOLS}
@@ -177,7 +178,7 @@ class World:
         parts = Parts(
             feeds=tuple(FeedSettings(symbol, "1m") for symbol in SYMBOLS),
             traders=tuple(TraderSettings(symbol=s, mode="test", bot_id="bot", limits=limits) for s in SYMBOLS),
-            persistence=PersistenceSettings(),
+            persistence=PersistenceSettings() if publishing is None else PersistenceSettings(batch_ms=BATCH_MS),
             rules=self.rules,
             strategy=self.strategy,
             sizing=sizing,
@@ -201,6 +202,7 @@ class World:
             memories=self.memories,
             handler_deadline_ms=handler_deadline_ms,
             halt=NoHalt().halt,
+            publishing=publishing,
         )
         self.system.start(
             [
