@@ -3,8 +3,8 @@
 The exchange is a process of its own, the bot is whole and trades nothing. Every cut hits all connections at once, and
 comes at any moment, also while the last one is being mended; candles last a second, so that many end within a break. In
 the end each closed candle of the exchange was taken by the trader once and in order, and stored once, to the last
-decimal. Recovery is the time from a break to the first kline that the exchange made after it and the trader took. The
-long form:
+decimal. Recovery is the time from a break to the first kline that the exchange made after it and the trader took, by
+the stream. The long form:
 
     BULKHEAD_CUTS=10000 pytest tests/chaos/test_feed_cuts.py -s
 """
@@ -54,6 +54,7 @@ class Wire:
         self.ends = ends
         self.system = system
         self.taken = defaultdict(list)
+        self.streamed_ms = dict.fromkeys(SYMBOLS, 0)
         self.candles = defaultdict(dict)
         self.downs = []
         self.ups = 0
@@ -72,8 +73,8 @@ class Wire:
         assert answer.status_code == 200, answer.text
 
     def last_ms(self, symbol):
-        last = self.system.memories.traders[symbol].value.last
-        return 0 if last is None else last.received_event_time or last.event_time
+        """When the exchange made the last kline that the trader took by the stream."""
+        return self.streamed_ms[symbol]
 
     def look(self):
         """Note the exchange's own closed candles, before it forgets them."""
@@ -169,6 +170,8 @@ def listen(wire, monkeypatch):
 
     def took(trader, kline):
         wire.taken[kline.symbol].append(kline)
+        # REST may bring a closed one while the stream is still down.
+        wire.streamed_ms[kline.symbol] = kline.received_event_time or wire.streamed_ms[kline.symbol]
         take(trader, kline)
 
     def went_up(monitor, message):
