@@ -9,6 +9,7 @@ import websocket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot.adapters.binance.sockets import FrameSocket
 from bot.adapters.binance.stream import BadFrame, BinanceKlineConnection, decode_frame
 from bot.adapters.binance.user_stream import BadEvent, BinanceAccountConnection, decode_event
 from bot.domain.kline import Kline
@@ -156,9 +157,9 @@ def test_no_bytes_of_a_websocket_do_harm():
         theirs.sendall(data)
         theirs.shutdown(socket.SHUT_WR)
         if number % 2:
-            stream = BinanceKlineConnection(client, "BTCUSDT", complaints.append)
+            stream = BinanceKlineConnection(FrameSocket(client), "BTCUSDT", complaints.append)
         else:
-            stream = BinanceAccountConnection(client, ManualClock(), complaints.append)
+            stream = BinanceAccountConnection(FrameSocket(client), ManualClock(), complaints.append)
         try:
             assert_ends(stream)
         except Exception as error:
