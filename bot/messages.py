@@ -297,7 +297,9 @@ class BalanceMoved(msgspec.Struct, frozen=True):
 
 
 class Compare(msgspec.Struct, frozen=True):
-    """Compare the book with the account. The account's timer to itself."""
+    """Compare the book with the account: now (the account's timer to itself), or soon (a trader to the account)."""
+
+    soon: bool = False
 
 
 class Compared(msgspec.Struct, frozen=True):

@@ -48,6 +48,10 @@ class _Kept(msgspec.Struct, frozen=True):
 _kept = msgspec.json.Decoder(_Kept)
 
 
+class Undecided(Exception):
+    """Differences cannot be accepted yet; the text is one line with the reason."""
+
+
 class Comparison(msgspec.Struct, frozen=True):
     """One look, and what of it was written into the journal: whoever keeps books in memory has to be told that.
 
@@ -90,6 +94,11 @@ class Comparison(msgspec.Struct, frozen=True):
             "freed": sorted(self.freed),
             "adjustments": [adjustment.reason for adjustment in self.adjustments],
         }
+
+    @property
+    def undecided(self) -> frozenset[str]:
+        """The symbols of which nothing could be said ("": nor of the quote asset): an order's fate is unknown."""
+        return self.book.unresolved | {""} if self.book.unresolved else frozenset()
 
     @property
     def told(self) -> Compared:
@@ -143,14 +152,20 @@ class Reconciler:
     def accept(self, symbols: Collection[str] | None = None) -> Comparison:
         """Look, and book also what cannot be explained, of these symbols ("": of the quote asset) or of all.
 
-        None of them may trade meanwhile: an order that is executed then could look like a difference.
+        None of them may trade meanwhile: an order that is executed then could look like a difference. A symbol with an
+        order of unknown fate is not freed: what it should hold is not known.
 
-        Raises as `Account` does, and StoreError.
+        Raises as `Account` does, StoreError, and Undecided if that is so of all these symbols.
         """
         with self._lock:
             book, account, look = self._look()
+            undecided = Comparison(book, account, look).undecided
+            if symbols and undecided.issuperset(symbols):
+                names = ", ".join(symbol or "the quote asset" for symbol in sorted(symbols))
+                what = f"an order of unknown fate leaves open what should be there of {names}"
+                raise Undecided(f"{what}; let the bot run until it is settled")
             adjustments, accepted = look.accept(self._now_ms(), symbols)
-            freed = frozenset(look.stops if symbols is None else symbols)
+            freed = frozenset(look.stops if symbols is None else symbols) - undecided
             return self._booked(book, account, look, adjustments, accepted, freed)
 
     def _booked(

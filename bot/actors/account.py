@@ -196,9 +196,10 @@ class AccountActor(Actor):
         self._is_soon = delay_ms < self._settings.every_ms
         self._next = self.context.after(delay_ms, Compare())
 
-    def _on_compare(self, _: Compare) -> None:
-        if self._next is not None:
-            self._next.cancel()
+    def _on_compare(self, asked: Compare) -> None:
+        if asked.soon:
+            self._compare_in(self._settings.soon_ms)
+            return
         self._next, self._is_soon = None, False
         if self._is_comparing:
             self._compare_in(self._settings.soon_ms)
@@ -254,7 +255,12 @@ class AccountActor(Actor):
             self._notice("info", f"{freed.symbol or 'entries'}: differences are accepted, orders may leave again")
 
     def _stop_symbol(self, symbol: str, reason: str) -> None:
-        self._stops.stop_symbol(symbol, reason)
+        try:
+            self._stops.stop_symbol(symbol, reason)
+        except OSError as error:
+            self._notice(
+                "error", f"{symbol or 'entries'}: the stop holds only until this process ends: {error.strerror}"
+            )
         name = addresses.trader(symbol) if symbol else self.context.address
         stopped = SymbolStopped(str(name), symbol, reason, self.context.clock.now_ms())
         self.context.tell(addresses.MONITOR, stopped)

@@ -461,7 +461,7 @@ class TraderActor(Actor):
         outcome = self._gateway.take(report)
         if outcome is None and self._gateway.is_foreign(report):
             # Somebody uses an id that is this bot's.
-            self.context.tell(addresses.ACCOUNT, Compare())
+            self.context.tell(addresses.ACCOUNT, Compare(soon=True))
         if isinstance(outcome, Settled):
             self._book(outcome)
             self._doubts.pop(report.client_order_id, None)

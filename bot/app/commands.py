@@ -8,7 +8,7 @@ from bot.app.control import ControlError
 from bot.app.snapshot import Snapshot
 from bot.messages import Halt
 from bot.ports import ExchangeError, StoreError
-from bot.reconciler import Reconciler
+from bot.reconciler import Reconciler, Undecided
 from bot.supervision import ActorSystem, Address, KillRefused, NotRunning
 
 Answer = Mapping[str, Any]
@@ -99,6 +99,8 @@ class Commands:
                 comparison = self._reconciler.accept(self._accepted(self._reconciler, request.get("symbol")))
             else:
                 comparison = self._reconciler.compare()
+        except Undecided as error:
+            raise ControlError(f"not accepted: {error}") from None
         except (ExchangeError, StoreError) as error:
             raise ControlError(f"not compared: {error}") from None
         self._actors.tell(addresses.ACCOUNT, comparison.told)

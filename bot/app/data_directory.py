@@ -64,6 +64,8 @@ class DataDirectory:
         self._flatten_path = path / "flatten"
         self._stops_path = path / "stops"
         self._lock: int | None = None
+        self._unwritten_halt: str | None = None
+        self._unwritten_stops: dict[str, str] = {}
 
     def claim(self, identity: Identity) -> None:
         """Make this process the directory's only user until it ends, however it ends, and the book `identity`'s.
@@ -166,12 +168,17 @@ class DataDirectory:
         return state.f_bavail * state.f_frsize
 
     def halt(self, reason: str, flatten: bool = False) -> None:
-        """Let no order leave from now on, over every restart, until `resume`; `flatten`: but those that sell all."""
+        """Let no order leave from now on, over every restart, until `resume`; `flatten`: but those that sell all.
+
+        Raises OSError if that cannot be written; then it holds for as long as this process lives.
+        """
+        self._unwritten_halt = reason
         self.path.mkdir(parents=True, exist_ok=True)
         if flatten:
             self._flatten_path.touch()
         if not self._halt_path.exists():
             self._halt_path.write_text(reason + "\n", "utf-8")
+        self._unwritten_halt = None
 
     def resume(self) -> bool:
         """Let orders leave again; False if they were not halted."""
@@ -193,19 +200,23 @@ class DataDirectory:
     def stop_symbol(self, symbol: str, reason: str) -> None:
         """Let no order of one symbol leave, over every restart, until `free_symbol`; the first reason stands.
 
-        An empty symbol: no entry of any symbol.
+        An empty symbol: no entry of any symbol. Raises OSError if that cannot be written; then it holds for as long as
+        this process lives.
         """
+        self._unwritten_stops[symbol] = reason
         self._stops_path.mkdir(parents=True, exist_ok=True)
         path = self._stops_path / (symbol or ENTRIES)
         if not path.exists():
             path.write_text(reason + "\n", "utf-8")
+        del self._unwritten_stops[symbol]
 
     def free_symbol(self, symbol: str) -> bool:
         """Let orders of a symbol leave again, or entries where it is empty; False if they were not stopped."""
+        was_stopped = self._unwritten_stops.pop(symbol, None) is not None
         try:
             (self._stops_path / (symbol or ENTRIES)).unlink()
-        except FileNotFoundError:
-            return False
+        except (FileNotFoundError, NotADirectoryError):
+            return was_stopped
         return True
 
     def stopped_symbols(self) -> dict[str, str]:
@@ -213,26 +224,29 @@ class DataDirectory:
         try:
             names = sorted(os.listdir(self._stops_path))
         except (FileNotFoundError, NotADirectoryError):
-            return {}
+            names = []
         reasons = {"" if name == ENTRIES else name: _first_line(self._stops_path / name) for name in names}
-        return {symbol: reason for symbol, reason in reasons.items() if reason is not None}
+        return self._unwritten_stops | {symbol: reason for symbol, reason in reasons.items() if reason is not None}
 
     def halted(self) -> str | None:
         """Return why no order may leave, None if orders may."""
-        return _first_line(self._halt_path)
+        return _first_line(self._halt_path) or self._unwritten_halt
 
     def refusal(self, symbol: str, side: Side) -> str | None:
         """Return why no order of this side may leave for a symbol, None if orders may.
 
         Read before every order, so it stays cheap.
         """
-        halted = _first_line(self._halt_path)
+        halted = self.halted()
         if halted is not None:
             return f"halted: {halted}"
-        stopped = _first_line(self._stops_path / symbol)
+        unwritten = self._unwritten_stops
+        stopped = unwritten.get(symbol) or _first_line(self._stops_path / symbol)
         if stopped is not None:
             return f"{symbol} is stopped: {stopped}"
-        entries = _first_line(self._stops_path / ENTRIES) if side is Side.BUY else None
+        if side is not Side.BUY:
+            return None
+        entries = unwritten.get("") or _first_line(self._stops_path / ENTRIES)
         return None if entries is None else f"all entries are stopped: {entries}"
 
     def _check_identity(self, identity: Identity, formerly: str | None) -> None:

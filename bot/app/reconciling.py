@@ -11,7 +11,7 @@ from bot.app.places import WITH_ACCOUNT, exchange_name, places, reach
 from bot.app.trading import RULES_NOTE, decode_rules
 from bot.config import ConfigError, Mode, Settings
 from bot.domain.order_id import order_prefix
-from bot.reconciler import Comparison, Reconciler
+from bot.reconciler import Comparison, Reconciler, Undecided
 from bot.supervision import SystemClock
 
 
@@ -43,8 +43,12 @@ def compare_by_hand(settings: Settings, directory: DataDirectory, symbol: str | 
                 clock.now_ms,
             )
             chosen = None if symbol is None else (symbol,)
-            comparison = reconciler.accept(chosen) if accept else reconciler.compare()
-        for freed in (*comparison.freed, *(directory.stopped_symbols() if accept and symbol is None else ())):
+            try:
+                comparison = reconciler.accept(chosen) if accept else reconciler.compare()
+            except Undecided as error:
+                raise ConfigError(f"not accepted: {error}") from None
+        stopped = directory.stopped_symbols() if accept and symbol is None else {}
+        for freed in {*comparison.freed, *stopped} - comparison.undecided:
             directory.free_symbol(freed)
         return comparison
     finally:

@@ -220,7 +220,7 @@ class BotSystem:
             memories=self.memories,
             handler_deadline_ms=settings.handler_deadline_ms,
             on_quarantine=settings.on_quarantine,
-            halt=directory.halt,
+            halt=self._halt,
             account=self._account_parts(account, urls, rules),
             market=self._watch,
             publishing=self._publishing.parts if self._publishing is not None else None,
@@ -495,12 +495,23 @@ class BotSystem:
                 self._watch.read_rules_soon()
             return
         if consequence is Consequence.HALT:
-            self.directory.halt(f"since the exchange said: {detail}")
+            self._halt(f"since the exchange said: {detail}")
             text = f"halted, no order leaves until `resume`: the exchange said: {detail}"
         else:
-            self.directory.stop_symbol(symbol, f"the exchange said: {detail}")
+            self._kept(lambda: self.directory.stop_symbol(symbol, f"the exchange said: {detail}"))
             text = f"{symbol} is stopped until `reconcile --accept {symbol}`: the exchange said: {detail}"
         self._system.tell(addresses.MONITOR, Notice("gateway", "error", text, self._clock.now_ms()))
+
+    def _halt(self, reason: str) -> None:
+        self._kept(lambda: self.directory.halt(reason))
+
+    def _kept(self, write: Callable[[], None]) -> None:
+        """Halt or stop; it holds at once, and where it cannot be written that is said."""
+        try:
+            write()
+        except OSError as error:
+            text = f"a halt or stop holds only until this process ends, {self.directory.path}: {error.strerror}"
+            self._system.tell(addresses.MONITOR, Notice("gateway", "error", text, self._clock.now_ms()))
 
     def _on_event(self, event: object) -> None:
         self._system.tell(addresses.MONITOR, event)

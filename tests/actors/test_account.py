@@ -289,12 +289,15 @@ def test_missing_quote_is_freed_by_the_portfolio_and_a_symbol_without_a_trader_a
     assert bench.stops.reasons == {}
 
 
-def test_a_comparison_that_somebody_asks_for_takes_the_place_of_the_next_one(bench):
-    for _ in range(3):
-        bench.take(Compare())
-        bench.read_thread()
-    bench.clock.advance(300_000)
-    assert [due for due in bench.context.due if isinstance(due, Compare)] == [Compare()]
+def test_however_often_somebody_asks_for_a_comparison_it_is_made_once_and_soon(bench):
+    bench.take(Compared())
+    bench.comparisons = [Compared(lines=(f"look {number}",)) for number in range(3)]
+    for _ in range(20):
+        bench.take(Compare(soon=True))
+    bench.ring(1_999)
+    assert len(bench.comparisons) == 3
+    bench.ring(1)
+    assert len(bench.comparisons) == 2
 
 
 def test_corrections_reach_those_who_keep_books(bench):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -247,6 +248,35 @@ def test_a_stopped_symbol_refuses_its_own_orders_over_restarts_until_it_is_freed
 def test_a_halt_refuses_every_symbol(directory):
     directory.halt("by hand")
     assert directory.refusal("BTCUSDT", Side.SELL) == directory.refusal("ETHUSDT", Side.SELL) == "halted: by hand"
+
+
+@pytest.mark.parametrize(
+    ("stop", "sides"),
+    [
+        (lambda d: d.halt("it said so"), (Side.BUY, Side.SELL)),
+        (lambda d: d.stop_symbol("BTCUSDT", "it said so"), (Side.BUY, Side.SELL)),
+        (lambda d: d.stop_symbol("", "it said so"), (Side.BUY,)),
+    ],
+    ids=["halt", "symbol", "entries"],
+)
+def test_a_halt_or_stop_that_cannot_be_written_holds_all_the_same(directory, monkeypatch, stop, sides):
+    """As on a full disk: of all moments not the one to trade on."""
+
+    def is_full(*_):
+        raise OSError(28, "No space left on device")
+
+    directory.claim(account("uid 7"))
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_text", is_full)
+        with pytest.raises(OSError, match="No space"):
+            stop(directory)
+    for side in Side:
+        refusal = directory.refusal("BTCUSDT", side)
+        assert (refusal is not None and "it said so" in refusal) == (side in sides)
+    assert bool(directory.halted()) != bool(directory.stopped_symbols())
+    stop(directory)
+    again = DataDirectory(directory.path)
+    assert [again.refusal("BTCUSDT", side) for side in sides] == [directory.refusal("BTCUSDT", side) for side in sides]
 
 
 def test_selling_all_is_wished_for_over_restarts_until_it_is_done_or_called_off(directory):

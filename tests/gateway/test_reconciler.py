@@ -8,7 +8,7 @@ from bot.adapters.sqlite import SqliteJournal
 from bot.domain.order import OrderStatus, Side
 from bot.domain.order_id import order_prefix
 from bot.gateway import OrderGateway
-from bot.reconciler import RECONCILED_NOTE, Reconciler
+from bot.reconciler import RECONCILED_NOTE, Reconciler, Undecided
 from bot.simulator import SimulatedExchange, SimulatorConfig
 from bot.supervision.testing import ManualClock, RecordingContext
 from tests.adapters.test_against_simulator import Simulator
@@ -237,3 +237,20 @@ def test_orders_that_end_during_every_look_are_no_difference(bench):
         assert (set(comparison.stops), comparison.adjustments, comparison.reports) == ({"ETHUSDT"}, (), ())
     bench.exchange.balances = balances
     assert set(bench.reconciler.compare().stops) == {"ETHUSDT"}
+
+
+def test_nothing_is_accepted_of_a_symbol_whose_order_is_of_unknown_fate(bench):
+    """It may have sold what is missing: freed unbooked, the symbol would sell what is somebody else's."""
+    bench.trade("BUY", "0.02")
+    bench.trade("BUY", "0.2", symbol="ETHUSDT")
+    bench.reconciler.compare()
+    bench.by_hand("SELL", "0.01")
+    bench.by_hand("SELL", "0.1", symbol="ETHUSDT")
+    bench.journal.record(bench.order("SELL", "0.01"))
+    with pytest.raises(Undecided, match="unknown fate leaves open what should be there of BTCUSDT; let the bot run"):
+        bench.reconciler.accept(("BTCUSDT",))
+    assert bench.journal.adjustments() == []
+    comparison = bench.reconciler.accept(("BTCUSDT", "ETHUSDT"))
+    assert comparison.freed == {"ETHUSDT"}
+    assert [adjustment.symbol for adjustment in comparison.adjustments] == ["ETHUSDT"]
+    assert comparison.undecided == {"BTCUSDT", ""}
