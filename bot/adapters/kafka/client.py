@@ -1,13 +1,20 @@
 """How any Kafka client of the bot is configured, and what a client's errors mean in one line with the fix."""
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from bot.config import KafkaSettings
 from bot.ports import ConfigurationRefused
+
+Client = TypeVar("Client")
+
+
+class ConnectionFailed(ConnectionError):
+    """The broker is away for now; the text is one line with the fix."""
+
 
 SILENT = logging.getLogger("bot.kafka.client")
 """Where librdkafka's own lines go: nowhere, since what they tell stands in the state, in one line with the fix."""
@@ -32,17 +39,13 @@ def client_config(settings: KafkaSettings, region: str = "") -> dict[str, Any]:
         "socket.keepalive.enable": True,
         "topic.metadata.refresh.interval.ms": 30_000,
     }
-    for key, path in (
-        ("ssl.ca.location", settings.ca_file),
-        ("ssl.certificate.location", settings.certificate_file),
-        ("ssl.key.location", settings.key_file),
-    ):
+    paths = (settings.ca_file, settings.certificate_file, settings.key_file)
+    for (key, name), path in zip(_OURS.items(), paths, strict=True):
         if path is not None:
             try:
                 path.open("rb").close()
             except OSError as error:
-                name = {"ssl.ca.location": "ca_file", "ssl.key.location": "key_file"}.get(key, "certificate_file")
-                raise ConfigurationRefused(f"kafka.{name} {path}: {error.strerror}; name a PEM file there") from None
+                raise ConfigurationRefused(f"{name} {path}: {error.strerror}; name a PEM file there") from None
             config[key] = str(path)
     if settings.sasl_mechanism == "AWS_MSK_IAM":
         config["sasl.mechanism"] = "OAUTHBEARER"
@@ -52,6 +55,24 @@ def client_config(settings: KafkaSettings, region: str = "") -> dict[str, Any]:
         config["sasl.username"] = settings.username.get_secret_value()
         config["sasl.password"] = settings.password.get_secret_value()
     return config
+
+
+def open_client(kind: Callable[[dict[str, Any]], Client], config: dict[str, Any]) -> Client:
+    """Return a new client of `kind`. Raises ConfigurationRefused where the library takes no such configuration."""
+    try:
+        return kind(config)
+    except KafkaException as error:
+        text = " ".join(error.args[0].str().split())
+        for key, name in _OURS.items():
+            text = text.replace(key, name)
+        raise ConfigurationRefused(f"kafka: {text}; mend what it names") from None
+
+
+_OURS = {
+    "ssl.ca.location": "kafka.ca_file",
+    "ssl.certificate.location": "kafka.certificate_file",
+    "ssl.key.location": "kafka.key_file",
+}
 
 
 def _msk_token(region: str) -> Callable[[str], tuple[str, float]]:
@@ -74,6 +95,13 @@ def is_refusal(error: KafkaError) -> bool:
     return error.code() in _REFUSALS
 
 
+def cause_of(seen: Sequence[KafkaError], last: KafkaError) -> KafkaError:
+    """Return the error that says most, of those that a client told of and the one that its call ended with."""
+    refusals = (error for error in seen if is_refusal(error))
+    others = (error for error in seen if error.code() not in (KafkaError._ALL_BROKERS_DOWN, KafkaError._FATAL))
+    return next(refusals, None) or next(others, last)
+
+
 def reason_of(error: KafkaError, settings: KafkaSettings) -> str:
     """Return in one line what an error of a client means, with the fix. No credential stands in it."""
     servers = settings.bootstrap_servers
@@ -86,10 +114,7 @@ def reason_of(error: KafkaError, settings: KafkaSettings) -> str:
         case KafkaError._AUTHENTICATION | KafkaError.SASL_AUTHENTICATION_FAILED:
             return f"{servers}: {_sasl_reason(text, settings)} ({text})"
         case KafkaError._ALL_BROKERS_DOWN | KafkaError._TRANSPORT | KafkaError._TIMED_OUT:
-            return (
-                f"{servers}: no broker answers; start it, or mend kafka.bootstrap_servers or kafka.security_protocol "
-                f"({text})"
-            )
+            return f"{servers}: {_away_reason(text, settings)} ({text})"
         case KafkaError.TOPIC_AUTHORIZATION_FAILED:
             return f"this user may not use the topic; allow WRITE, READ and DESCRIBE on it with an ACL ({text})"
         case KafkaError.GROUP_AUTHORIZATION_FAILED:
@@ -121,6 +146,19 @@ _REFUSALS = frozenset(
 )
 
 
+def _away_reason(text: str, settings: KafkaSettings) -> str:
+    if "refused" in text:
+        return "nothing listens there; start the broker, or mend kafka.bootstrap_servers"
+    if "PLAINTEXT broker" in text:
+        return (
+            f"no TLS is spoken there; mend kafka.security_protocol, which is {settings.security_protocol}, or the port"
+        )
+    return (
+        "no broker answers; look whether it runs and whether kafka.security_protocol, which is "
+        f"{settings.security_protocol}, is what is spoken on this port"
+    )
+
+
 def _ssl_reason(text: str) -> str:
     if "verify failed" in text:
         return "its certificate is not signed by who kafka.ca_file names, or not for this host; mend kafka.ca_file"
@@ -128,8 +166,8 @@ def _ssl_reason(text: str) -> str:
 
 
 def _sasl_reason(text: str, settings: KafkaSettings) -> str:
-    if "mechanism" in text.lower():
-        return f"the broker does not take {settings.sasl_mechanism}; mend kafka.sasl_mechanism"
+    if "supported mechanisms" in text:
+        return f"{settings.sasl_mechanism} is not taken on this port; mend kafka.sasl_mechanism or the port"
     if settings.sasl_mechanism == "AWS_MSK_IAM":
         return "the broker does not take these AWS credentials; allow them kafka-cluster:Connect, or mend aws.region"
     return "the broker does not take these credentials; mend BOT_KAFKA__USERNAME and BOT_KAFKA__PASSWORD"

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from bot.adapters.kafka.client import client_config, is_refusal, reason_of
+from bot.adapters.kafka.client import client_config, is_refusal, open_client, reason_of
 from bot.adapters.kafka.codec import Codec
 from bot.config import KafkaSettings
 from bot.messages import LogEntry
@@ -134,7 +134,7 @@ class KafkaPublisher:
 
     def _make(self) -> Producer:
         self._refused, self._retry_at, self._retries_now = False, None, 0
-        return Producer(self._config | {"error_cb": self._on_error, "stats_cb": self._on_statistics})
+        return open_client(Producer, self._config | {"error_cb": self._on_error, "stats_cb": self._on_statistics})
 
     def _begin_again(self) -> None:
         self._drop()
@@ -180,8 +180,8 @@ class KafkaPublisher:
             return
         if is_refusal(error):
             self._link, self._reason = Link.REFUSED, reason_of(error, self._settings)
-        elif error.code() == KafkaError._ALL_BROKERS_DOWN and self._link is Link.REFUSED:
-            return
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN and self._link in (Link.REFUSED, Link.AWAY):
+            return  # it comes behind the error that says why
         else:
             self._link, self._reason = Link.AWAY, reason_of(error, self._settings)
 

@@ -6,7 +6,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from bot.adapters.kafka.client import client_config, is_refusal, reason_of
+from bot.adapters.kafka.client import ConnectionFailed, cause_of, client_config, is_refusal, open_client, reason_of
 from bot.config import KafkaSettings
 from bot.ports import ConfigurationRefused, Link, LinkState, Record
 
@@ -34,7 +34,8 @@ class KafkaReader:
         self._settings = settings
         self._link, self._reason = Link.CONNECTING, ""
         self._failed = 0
-        self._consumer = Consumer(
+        self._consumer = open_client(
+            Consumer,
             client_config(settings, region)
             | {
                 "group.id": group,
@@ -49,7 +50,7 @@ class KafkaReader:
                 "fetch.wait.max.ms": 100,
                 "error_cb": self._on_error,
             }
-            | ({"group.instance.id": instance} if instance else {})
+            | ({"group.instance.id": instance} if instance else {}),
         )
         self._consumer.subscribe([settings.topic_prefix + topic for topic in topics])
 
@@ -90,8 +91,8 @@ class KafkaReader:
     def _on_error(self, error: KafkaError) -> None:
         if is_refusal(error):
             self._link = Link.REFUSED
-        elif self._link is Link.REFUSED and error.code() == KafkaError._ALL_BROKERS_DOWN:
-            return
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN and self._link in (Link.REFUSED, Link.AWAY):
+            return  # it comes behind the error that says why
         else:
             self._link = Link.AWAY
         self._reason = reason_of(error, self._settings)
@@ -108,7 +109,7 @@ def read_through(
 
     Each partition in its order, partitions mixed; no group, nothing is committed.
 
-    Raises ConfigurationRefused where a topic is not there or may not be read, ConnectionError where the broker is away
+    Raises ConfigurationRefused where a topic is not there or may not be read, ConnectionFailed where the broker is away
     or gives nothing for `timeout_s`; the text is one line with the fix.
     """
     seen: list[KafkaError] = []
@@ -120,7 +121,7 @@ def read_through(
         "fetch.wait.max.ms": 50,
         "error_cb": seen.append,
     }
-    consumer = Consumer(config)
+    consumer = open_client(Consumer, config)
     try:
         left = _assign(consumer, [settings.topic_prefix + topic for topic in topics], since_ms, timeout_s)
         while left:
@@ -138,8 +139,8 @@ def read_through(
                 if offset + (error is None) >= left.get(place, 0):
                     left.pop(place, None)
     except KafkaException as error:
-        cause = next((one for one in seen if is_refusal(one)), error.args[0])
-        kind = ConfigurationRefused if is_refusal(cause) else ConnectionError
+        cause = cause_of(seen, error.args[0])
+        kind = ConfigurationRefused if is_refusal(cause) else ConnectionFailed
         raise kind(reason_of(cause, settings)) from None
     finally:
         consumer.close()
