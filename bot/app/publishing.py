@@ -41,6 +41,7 @@ class Publishing:
         kafka, region = settings.kafka, settings.aws.region
         self._clock = clock
         self._topics = Topics(kafka, region)
+        self._made = threading.Event()
         codec = Codec(settings.mode.value, kafka.topic_prefix)
         # What it takes from a topic is there already.
         kinds = [kind for kind in TOPICS if not (kind is Kline and settings.takes_klines_of_its_topics)]
@@ -51,23 +52,23 @@ class Publishing:
             self.outbox.confirm()
 
         def connect() -> Publisher:
-            return KafkaPublisher(kafka, codec, clock, region=region)
+            return KafkaPublisher(kafka, codec, clock, region=region, ready=self._made.is_set)
 
         self.parts = PublishingParts(self.outbox, connect)
 
     def attend(self, stopping: threading.Event, tell: Callable[[Address, object], object], book: Book) -> None:
         """Say whose book is published, at once and daily, and make the topics once the broker can be asked."""
-        told_ms, refused, is_made = -DAY_MS, "", False
+        told_ms, refused = -DAY_MS, ""
         while not stopping.is_set():
             if self._clock.monotonic_ms() - told_ms >= DAY_MS:
                 told_ms = self._clock.monotonic_ms()
                 tell(addresses.BRIDGE, book(self._clock.now_ms()))
-            if is_made:
+            if self._made.is_set():
                 stopping.wait(ATTEND_S)
                 continue
             try:
                 made = self._topics.create_missing()
-                is_made = True
+                self._made.set()
                 if made:
                     tell(addresses.MONITOR, self._notice("info", f"topics made: {', '.join(made)}"))
             except ConnectionError:

@@ -1,4 +1,4 @@
-"""`check`: configuration, directory, keys, symbols and clock, each a line: ok, or the fix."""
+"""`check`: configuration, directory, broker, keys, symbols and clock, each a line: ok, or the fix."""
 
 import argparse
 import os
@@ -12,13 +12,14 @@ from bot.app.keys import find_keys
 from bot.app.places import WITH_ACCOUNT, reach
 from bot.app.trading import one_quote_asset, strategy_of
 from bot.cli.invocation import typed
-from bot.config import ConfigError, Mode, load_settings
+from bot.config import ConfigError, Mode, Settings, load_settings
 from bot.domain.money import plain
 from bot.ports import ConfigurationRefused, ExchangeError, KeysUnavailable
 from bot.supervision import SystemClock
 
 MIN_FREE_MB = 500
 MAX_CLOCK_OFFSET_MS = 1_000
+BROKER_TIMEOUT_S = 5.0
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -26,13 +27,15 @@ def check(arguments: argparse.Namespace) -> int:
     settings = load_settings({"mode": arguments.mode, "data_dir": arguments.data_dir}, arguments.config)
     all_ok = True
 
-    def say(subject: str, question: Callable[[], str]) -> None:
+    def say(subject: str, question: Callable[[], str]) -> bool:
         nonlocal all_ok
         try:
             print(f"ok    {subject}: {question()}")
+            return True
         except (ConfigError, DataDirectoryError, ExchangeError, KeysUnavailable, OSError) as error:
             all_ok = False
             print(f"wrong {subject}: {' '.join(str(error).split())}")
+            return False
 
     say("configuration", lambda: f"mode {settings.mode.value}, {', '.join(settings.symbols)}, {settings.interval}")
     say("strategy", lambda: type(strategy_of(settings)).__name__)
@@ -43,6 +46,8 @@ def check(arguments: argparse.Namespace) -> int:
     stopped = DataDirectory(settings.directory).stopped_symbols()
     for symbol, reason in stopped.items():
         say(symbol or "entries", partial(_refuse_stopped, symbol, reason, settings.directory))
+    if settings.kafka.bootstrap_servers:
+        _kafka(settings, say)
     if settings.mode is Mode.DEMO:
         say("exchange", lambda: "embedded, simulated; keys are made by it and the money is paper")
         return 0 if all_ok else 1
@@ -70,6 +75,21 @@ def check(arguments: argparse.Namespace) -> int:
     if settings.mode is Mode.LIVE:
         say("limits", lambda: limits_of_live(settings))
     return 0 if all_ok else 1
+
+
+def _kafka(settings: Settings, say: Callable[[str, Callable[[], str]], bool]) -> None:
+    """Say whether the broker answers, and only then of each topic whether it can be used."""
+    from bot.adapters.kafka.admin import Topics
+
+    topics: list[Topics] = []
+
+    def answers() -> str:
+        topics.append(Topics(settings.kafka, settings.aws.region, timeout_s=BROKER_TIMEOUT_S))
+        return topics[0].brokers()
+
+    if say("kafka", answers):
+        for name in topics[0].wanted:
+            say(f"topic {name}", partial(topics[0].examine, name))
 
 
 def _directory_line(directory: DataDirectory) -> str:

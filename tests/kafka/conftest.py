@@ -43,6 +43,8 @@ def broker(request: pytest.FixtureRequest, shared_broker: Broker) -> Broker:
             pytest.fail(reason, pytrace=False)
         request.config.stash[NOT_RUN].append(f"{request.node.nodeid}: {reason}")
         pytest.skip(reason)
+    if not shared_broker.is_up():  # a test that failed between its kill and its restart
+        shared_broker.restart()
     return shared_broker
 
 

@@ -106,7 +106,7 @@ def test_topics_of_two_bots_or_modes_are_no_book_and_leave_none(told, publish, t
     ("servers", "status", "line"),
     [
         ("", 2, "kafka.bootstrap_servers is empty: name the broker (BOT_KAFKA__BOOTSTRAP_SERVERS)"),
-        ("127.0.0.1:1", 1, "127.0.0.1:1: no broker answers; start it, or mend kafka.bootstrap_servers"),
+        ("127.0.0.1:1", 1, "127.0.0.1:1: nothing listens there; start the broker, or mend kafka.bootstrap_servers"),
         (None, 2, "the topic is not there"),
     ],
 )

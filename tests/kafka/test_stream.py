@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections.abc import Sequence
 from functools import partial
 
 import msgspec
@@ -10,50 +9,19 @@ import pytest
 
 from bot.adapters.kafka.admin import Topics
 from bot.adapters.kafka.codec import Codec
-from bot.adapters.kafka.publisher import QUEUE_MESSAGES, KafkaPublisher
+from bot.adapters.kafka.publisher import QUEUE_MESSAGES
 from bot.adapters.kafka.reader import KafkaReader, read_through
 from bot.config import KafkaSettings
-from bot.messages import Kline, LogEntry
+from bot.messages import LogEntry
 from bot.ports import Link
 from bot.supervision import SystemClock
 from tests.integration.processes import wait_until
-from tests.kafka.entries import ENTRIES, a_kline, a_trade
+from tests.kafka.entries import ENTRIES, a_trade
+from tests.kafka.streams import by_symbol, everything, klines, linked, polled, publish, publisher_of
 from tests.support.builders import a_decision
 from tests.support.kafka.brokers import Broker
 
 pytestmark = pytest.mark.kafka()
-
-SYMBOLS = ("BTCUSDT", "ETHUSDT", "DOGEUSDT", "SOLUSDT")
-
-
-def klines(count: int, first: int = 0) -> list[LogEntry]:
-    return [a_kline(number, SYMBOLS[number % len(SYMBOLS)]) for number in range(first, first + count)]
-
-
-def publish(publisher: KafkaPublisher, entries: Sequence[LogEntry], base: int = 0, timeout_s: float = 60) -> None:
-    """Publish entries, the first at offset `base` + 1, until all are acknowledged."""
-
-    def all_acknowledged() -> bool:
-        rest = entries[publisher.taken - base :][:500]
-        publisher.publish(publisher.taken + len(rest), rest)
-        publisher.poll(0.01)
-        return publisher.delivered == base + len(entries)
-
-    wait_until(all_acknowledged, timeout_s, f"{len(entries)} entries acknowledged: {publisher.state()}")
-
-
-def everything(settings: KafkaSettings, *topics: str, since_ms: int | None = None) -> list[LogEntry]:
-    codec = Codec("paper", settings.topic_prefix)
-    return [codec.decode(record) for record in read_through(settings, topics, since_ms)]
-
-
-def by_symbol(entries: Sequence[LogEntry]) -> dict[str, list[Kline]]:
-    klines = [entry for entry in entries if isinstance(entry, Kline)]
-    return {symbol: [kline for kline in klines if kline.symbol == symbol] for symbol in SYMBOLS}
-
-
-def publisher_of(settings: KafkaSettings, after: int = 0) -> KafkaPublisher:
-    return KafkaPublisher(settings, Codec("paper", settings.topic_prefix), SystemClock(), after)
 
 
 def test_all_kinds_go_there_and_come_back(kafka: KafkaSettings) -> None:
@@ -116,13 +84,8 @@ def test_a_killed_broker_loses_nothing_and_turns_nothing_round(broker: Broker, k
     publish(publisher, entries[:2_000])
     publisher.publish(4_000, entries[2_000:4_000])
     broker.kill()
-
-    def knows() -> bool:
-        publisher.poll(0.05)
-        return publisher.state().link is Link.AWAY
-
-    wait_until(knows, 20, "the publisher knows that the broker is away")
-    assert "no broker answers; start it" in publisher.state().reason
+    linked(publisher, Link.AWAY)
+    polled(publisher, lambda: "nothing listens there; start the broker" in publisher.state().reason, "the reason")
     begun = time.monotonic()
     assert publisher.publish(6_000, entries[4_000:]) == 6_000
     assert time.monotonic() - begun < 2, "an absent broker makes nobody wait"
@@ -160,15 +123,9 @@ def test_a_broker_that_is_absent_at_the_start_is_waited_for(broker: Broker, kafk
 def test_what_the_broker_refuses_stops_the_rest_until_it_is_mended(kafka: KafkaSettings) -> None:
     publisher = publisher_of(kafka)
     entries = [a_trade(), *klines(50)]
-
-    def refused() -> bool:
-        publisher.poll(0.05)
-        return publisher.state().link is Link.REFUSED
-
     publisher.publish(len(entries), entries)
-    wait_until(refused, 60, "the topics are missed")
-    assert "the topic is not there; make it" in publisher.state().reason
-    wait_until(lambda: publisher.poll(0.05) or publisher.taken == 0, 10, "the publisher fell back")
+    assert "the topic is not there; make it" in linked(publisher, Link.REFUSED)
+    polled(publisher, lambda: publisher.taken == 0, "it fell back")
     assert publisher.delivered == 0
     Topics(kafka).create_missing()
     publish(publisher, entries)
@@ -178,9 +135,8 @@ def test_what_the_broker_refuses_stops_the_rest_until_it_is_mended(kafka: KafkaS
     more = [*klines(10, first=50), large, a_trade(2), a_trade(3)]
     base = len(entries)
     publisher.publish(base + len(more), more)
-    wait_until(refused, 20, "the large one is refused")
-    assert "raise max.message.bytes" in publisher.state().reason
-    wait_until(lambda: publisher.poll(0.05) or publisher.taken == publisher.delivered, 10, "the publisher fell back")
+    assert "raise max.message.bytes" in linked(publisher, Link.REFUSED)
+    polled(publisher, lambda: publisher.taken == publisher.delivered, "it fell back")
     assert publisher.delivered < base + 11
     publisher.close(5)
     trades = [entry.order_id for entry in everything(kafka, "trades")]

@@ -7,6 +7,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from bot.adapters.kafka.admin import Topics
 from bot.config import KafkaSettings, TopicSettings
+from tests.integration.processes import wait_until
 
 pytestmark = pytest.mark.kafka("latest_offset")
 
@@ -28,7 +29,8 @@ def test_absent_topics_are_made_once(kafka: KafkaSettings) -> None:
     names = tuple(f"{kafka.topic_prefix}{name}" for name in ("KafkaStreams", "trades", "actor-events"))
     topics = Topics(settings)
     assert topics.create_missing() == names
-    assert topics.partitions() == dict(zip(names, (5, 3, 1), strict=True))
+    wanted = dict(zip(names, (5, 3, 1), strict=True))
+    wait_until(lambda: topics.partitions() == wanted, 10, "what was made is known")
     assert configuration(settings, "KafkaStreams")["retention.ms"] == "7200000"
     assert configuration(settings, "KafkaStreams")["cleanup.policy"] == "delete"
     assert configuration(settings, "trades")["retention.ms"] == "-1", "trades are kept for ever"

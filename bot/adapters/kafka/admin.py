@@ -58,7 +58,13 @@ class Topics:
     def create_missing(self) -> tuple[str, ...]:
         """Make the topics that are not there; return their names."""
         there = self.partitions()
-        return tuple(name for name in self.wanted if name not in there and self._create(name))
+        made = []
+        for name in (name for name in self.wanted if name not in there):
+            try:
+                made += [name] if self._create(name) else []
+            except (ConfigurationRefused, ConnectionFailed) as error:
+                raise type(error)(f"topic {name}: {error}") from None
+        return tuple(made)
 
     def examine(self, name: str) -> str:
         """Return in words what a topic is, or would be; nothing is made. Raises where the bot could not use it."""
@@ -95,10 +101,10 @@ class Topics:
                 return False
             if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 raise ConfigurationRefused(
-                    f"topic {name}: it is not there or may not be seen, and this user may not make it; make it, and "
+                    "it is not there or may not be seen, and this user may not make it; make it, and "
                     "allow this user WRITE, READ and DESCRIBE on it with an ACL, or also CREATE"
                 ) from None
-            raise self._failed(error.args[0], f"topic {name}: ") from None
+            raise self._failed(error.args[0]) from None
         return True
 
     def _describe(self, name: str) -> TopicDescription | None:
@@ -111,7 +117,7 @@ class Topics:
             # Kafka says the one or the other of a topic that this user may not see, by version.
             if error.args[0].code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
                 return None
-            raise self._failed(error.args[0], f"topic {name}: ") from None
+            raise self._failed(error.args[0]) from None
         return described
 
     def _kept(self, name: str) -> str:
@@ -131,7 +137,7 @@ class Topics:
         return ", kept for ever" if hours < 0 else f", kept {hours} h"
 
     def _metadata(self) -> Any:
-        """Ask until an answer, a refusal or the time-out; a client tells of refusals beside its calls."""
+        """Ask until an answer, the time-out, or what makes one hopeless, which a client tells of beside its calls."""
         self._seen.clear()
         deadline = time.monotonic() + self._timeout_s
         while True:
@@ -140,12 +146,13 @@ class Topics:
             except KafkaException as error:
                 self._client.poll(0)
                 last = error.args[0]
-                if time.monotonic() > deadline or any(map(is_refusal, self._seen)):
+                hopeless = any(is_refusal(e) or e.code() == KafkaError._ALL_BROKERS_DOWN for e in self._seen)
+                if hopeless or time.monotonic() > deadline:
                     raise self._failed(cause_of(self._seen, last)) from None
 
     def _answer(self, future: "Future[Any]") -> Any:
         return future.result(self._timeout_s + 5)
 
-    def _failed(self, error: KafkaError, subject: str = "") -> Exception:
+    def _failed(self, error: KafkaError) -> Exception:
         kind = ConfigurationRefused if is_refusal(error) else ConnectionFailed
-        return kind(subject + reason_of(error, self._settings))
+        return kind(reason_of(error, self._settings))

@@ -18,8 +18,7 @@ class ConnectionFailed(ConnectionError):
 
 SILENT = logging.getLogger("bot.kafka.client")
 """Where librdkafka's own lines go: nowhere, since what they tell stands in the state, in one line with the fix."""
-SILENT.addHandler(logging.NullHandler())
-SILENT.propagate = False
+SILENT.disabled = True
 
 
 def client_config(settings: KafkaSettings, region: str = "") -> dict[str, Any]:
@@ -82,6 +81,11 @@ def _msk_token(region: str) -> Callable[[str], tuple[str, float]]:
     region = region or boto3.session.Session().region_name or ""
     if not region:
         raise ConfigurationRefused("kafka.sasl_mechanism AWS_MSK_IAM: no region is known; set aws.region")
+    if boto3.session.Session().get_credentials() is None:
+        raise ConfigurationRefused(
+            "kafka.sasl_mechanism AWS_MSK_IAM: no AWS credentials were found; set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where a role is attached"
+        )
 
     def token(_: str) -> tuple[str, float]:
         value, expiry_ms = MSKAuthTokenProvider.generate_auth_token(region)
@@ -125,6 +129,10 @@ def reason_of(error: KafkaError, settings: KafkaSettings) -> str:
             return f"the broker takes no message of this size; raise max.message.bytes of the topic ({text})"
         case KafkaError.UNKNOWN_TOPIC_OR_PART | KafkaError._UNKNOWN_TOPIC | KafkaError._UNKNOWN_PARTITION:
             return f"the topic is not there; make it, or allow this user CREATE on it ({text})"
+        case KafkaError.INVALID_REPLICATION_FACTOR:
+            return f"there are fewer brokers than kafka.replication_factor; lower it, or set it to -1 ({text})"
+        case KafkaError.POLICY_VIOLATION:
+            return f"the broker's policy does not allow such a topic; make it by hand ({text})"
         case _:
             return f"{servers}: {error.name()} ({text})"
 
@@ -142,6 +150,8 @@ _REFUSALS = frozenset(
         KafkaError._UNKNOWN_TOPIC,
         KafkaError._UNKNOWN_PARTITION,
         KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_REPLICATION_FACTOR,
+        KafkaError.POLICY_VIOLATION,
     }
 )
 
@@ -149,7 +159,7 @@ _REFUSALS = frozenset(
 def _away_reason(text: str, settings: KafkaSettings) -> str:
     if "refused" in text:
         return "nothing listens there; start the broker, or mend kafka.bootstrap_servers"
-    if "PLAINTEXT broker" in text:
+    if "SSL" in text:
         return (
             f"no TLS is spoken there; mend kafka.security_protocol, which is {settings.security_protocol}, or the port"
         )

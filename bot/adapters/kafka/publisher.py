@@ -1,6 +1,7 @@
 """Publishes log entries by an idempotent producer, so that every entry is on its topic at least once and in order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ class _Statistics(msgspec.Struct):
     brokers: dict[str, _BrokerStatistics] = {}
 
 
+_ENDS = (KafkaError._GAPLESS_GUARANTEE, KafkaError._FATAL)
 _STATISTICS = msgspec.json.Decoder(_Statistics)
 
 
@@ -51,11 +53,17 @@ class KafkaPublisher:
         clock: Clock,
         after: int = 0,
         region: str = "",
+        ready: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Raises ConfigurationRefused where no client can be made of the settings."""
+        """Nothing is taken before `ready` says that the topics are there.
+
+        A producer that finds none has them made by a broker that is set so, with fewer partitions and days than wanted.
+
+        Raises ConfigurationRefused where no client can be made of the settings."""
         self._settings = settings
         self._codec = codec
         self._clock = clock
+        self._ready = ready
         self._config = client_config(settings, region) | {
             "enable.idempotence": True,
             "acks": "all",
@@ -75,7 +83,7 @@ class KafkaPublisher:
         self._retries_now = 0
         self._link, self._reason = Link.CONNECTING, ""
         self._retry_at: int | None = None
-        self._refused = False
+        self._refused = self._ended = False
         self._producer: Producer | None = self._make()
 
     @property
@@ -91,7 +99,7 @@ class KafkaPublisher:
         if offset != self._taken:
             raise ValueError(f"offset {offset + 1} is not the next: {self._taken} was taken last")
         producer = self._producer
-        if producer is None:
+        if producer is None or not self._ready():
             return self._taken
         encode, produce, on_delivery = self._codec.encode, producer.produce, self._on_delivery
         room = QUEUE_MESSAGES - (self._taken - self._delivered)
@@ -119,7 +127,10 @@ class KafkaPublisher:
             if self._retry_at is None or self._clock.monotonic_ms() < self._retry_at:
                 return
             self._producer = self._make()
-        self._producer.poll(timeout_s)
+        try:
+            self._producer.poll(timeout_s)
+        except KafkaException as error:
+            self._refuse(error.args[0])  # the library raises here, instead of telling, what ends a producer
         if self._refused:
             self._begin_again()
 
@@ -129,25 +140,28 @@ class KafkaPublisher:
 
     def close(self, timeout_s: float) -> None:
         if self._producer is not None:
-            self._producer.flush(timeout_s)
+            with suppress(KafkaException):
+                self._producer.flush(timeout_s)
             self._drop()
 
     def _make(self) -> Producer:
-        self._refused, self._retry_at, self._retries_now = False, None, 0
+        self._retry_at, self._retries_now = None, 0
         return open_client(Producer, self._config | {"error_cb": self._on_error, "stats_cb": self._on_statistics})
 
     def _begin_again(self) -> None:
         self._drop()
         self._acknowledged.clear()
         self._taken = self._delivered
-        self._refused, self._retry_at = False, self._clock.monotonic_ms() + RETRY_MS
+        self._refused = self._ended = False
+        self._retry_at = self._clock.monotonic_ms() + RETRY_MS
 
     def _drop(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
             # Told of here, what was acknowledged before the end still counts.
             producer.purge()
-            producer.flush(1)
+            with suppress(KafkaException):
+                producer.flush(1)
 
     def _on_delivery(self, producer: Producer, offset: int, error: KafkaError | None, _: Any) -> None:
         if error is None:
@@ -170,9 +184,9 @@ class KafkaPublisher:
         self._delivered = delivered
 
     def _refuse(self, error: KafkaError) -> None:
-        # The first error is the cause; the ones behind it only follow.
-        if not self._refused:
-            self._refused = True
+        # The first error is the cause; the ones behind it only follow, but that the producer ended may be told first.
+        if not self._refused or (self._ended and error.code() not in _ENDS):
+            self._refused, self._ended = True, error.code() in _ENDS
             self._link, self._reason = Link.REFUSED, reason_of(error, self._settings)
 
     def _on_error(self, error: KafkaError) -> None:

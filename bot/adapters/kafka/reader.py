@@ -12,7 +12,7 @@ from bot.ports import ConfigurationRefused, Link, LinkState, Record
 
 # Within this a member that was killed is missed and its partitions go to the others.
 SESSION_MS = 10_000
-COMMIT_TIMEOUT_S = 10.0
+_NO_GROUP = KafkaError.GROUP_AUTHORIZATION_FAILED
 
 
 class KafkaReader:
@@ -56,13 +56,17 @@ class KafkaReader:
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:
         records = []
-        for message in _consume(self._consumer, limit, timeout_s):
-            error = message.error()
-            if error is None:
-                records.append(_record(message))
-            else:
-                self._failed += 1
-                self._on_error(error)
+        try:
+            for message in _consume(self._consumer, limit, timeout_s):
+                error = message.error()
+                if error is None:
+                    records.append(_record(message))
+                else:
+                    self._failed += 1
+                    self._on_error(error)
+        except KafkaException as raised:
+            self._failed += 1
+            self._on_error(raised.args[0])
         if records:
             self._link, self._reason = Link.UP, ""
         return records
@@ -119,7 +123,7 @@ def read_through(
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
         "fetch.wait.max.ms": 50,
-        "error_cb": seen.append,
+        "error_cb": lambda error: seen.append(error) if error.code() != _NO_GROUP else None,
     }
     consumer = open_client(Consumer, config)
     try:
@@ -129,14 +133,16 @@ def read_through(
             if not messages:
                 raise KafkaException(seen[0] if seen else KafkaError(KafkaError._TIMED_OUT))
             for message in messages:
-                error, place = message.error(), (str(message.topic()), message.partition() or 0)
+                failure, place = message.error(), (str(message.topic()), message.partition() or 0)
                 offset = message.offset() or 0
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
-                if error is None and offset < left.get(place, 0):
+                if failure is not None and failure.code() != KafkaError._PARTITION_EOF:
+                    if failure.code() == _NO_GROUP:
+                        continue  # the library looks for the group, to which nothing here needs a right
+                    raise KafkaException(failure)
+                if failure is None and offset < left.get(place, 0):
                     yield _record(message)
                 # Aborted or compacted messages leave holes, so the last offset may be none that is ever given.
-                if offset + (error is None) >= left.get(place, 0):
+                if offset + (failure is None) >= left.get(place, 0):
                     left.pop(place, None)
     except KafkaException as error:
         cause = cause_of(seen, error.args[0])

@@ -38,6 +38,9 @@ class Broker(Protocol):
     def restart(self) -> None:
         """Start it again on the same data and addresses, and wait until it answers."""
 
+    def is_up(self) -> bool:
+        """Return whether its process was started and not ended."""
+
     def stop(self) -> None:
         """End it in order."""
 
@@ -106,6 +109,9 @@ class _Process:
                 self.kill()
                 raise NoBroker(f"{self.title} did not start:\n" + "\n".join(tail))
         self.start_s = time.monotonic() - begun
+
+    def is_up(self) -> bool:
+        return self._process is not None
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)
@@ -287,6 +293,9 @@ class Named:
         raise NoBroker(f"{self.title} is not this test run's to kill")
 
     restart = kill
+
+    def is_up(self) -> bool:
+        return True
 
     def stop(self) -> None:
         """It is left running."""
