@@ -3,7 +3,6 @@
 Source: contract, section 4; Kafka, Authorization and ACLs.
 """
 
-import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -15,7 +14,7 @@ from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._topic import TopicDescription
 from confluent_kafka.cimpl import NewTopic
 
-from bot.adapters.kafka.client import ConnectionFailed, cause_of, client_config, is_refusal, open_client, reason_of
+from bot.adapters.kafka.client import ConnectionFailed, ask_metadata, client_config, is_refusal, open_client, reason_of
 from bot.config import KafkaSettings, TopicSettings
 from bot.ports import ConfigurationRefused
 
@@ -137,18 +136,11 @@ class Topics:
         return ", kept for ever" if hours < 0 else f", kept {hours} h"
 
     def _metadata(self) -> Any:
-        """Ask until an answer, the time-out, or what makes one hopeless, which a client tells of beside its calls."""
         self._seen.clear()
-        deadline = time.monotonic() + self._timeout_s
-        while True:
-            try:
-                return self._client.list_topics(timeout=0.5)
-            except KafkaException as error:
-                self._client.poll(0)
-                last = error.args[0]
-                hopeless = any(is_refusal(e) or e.code() == KafkaError._ALL_BROKERS_DOWN for e in self._seen)
-                if hopeless or time.monotonic() > deadline:
-                    raise self._failed(cause_of(self._seen, last)) from None
+        try:
+            return ask_metadata(self._client, self._seen, self._timeout_s)
+        except KafkaException as error:
+            raise self._failed(error.args[0]) from None
 
     def _answer(self, future: "Future[Any]") -> Any:
         return future.result(self._timeout_s + 5)

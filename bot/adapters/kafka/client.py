@@ -1,6 +1,7 @@
 """How any Kafka client of the bot is configured, and what a client's errors mean in one line with the fix."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -104,6 +105,23 @@ def cause_of(seen: Sequence[KafkaError], last: KafkaError) -> KafkaError:
     refusals = (error for error in seen if is_refusal(error))
     others = (error for error in seen if error.code() not in (KafkaError._ALL_BROKERS_DOWN, KafkaError._FATAL))
     return next(refusals, None) or next(others, last)
+
+
+def ask_metadata(client: Any, seen: list[KafkaError], timeout_s: float, *topic: str) -> Any:
+    """Return what a client's broker says of its cluster, or of one topic.
+
+    Asks until an answer, the time-out, or what makes one hopeless, which `seen` has by the client's error_cb. Raises
+    KafkaException with the cause.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return client.list_topics(*topic, timeout=0.5)
+        except KafkaException as error:
+            client.poll(0)  # tells of errors
+            hopeless = any(is_refusal(one) or one.code() == KafkaError._ALL_BROKERS_DOWN for one in seen)
+            if hopeless or time.monotonic() > deadline:
+                raise KafkaException(cause_of(seen, error.args[0])) from None
 
 
 def reason_of(error: KafkaError, settings: KafkaSettings) -> str:

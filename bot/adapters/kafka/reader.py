@@ -6,7 +6,15 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from bot.adapters.kafka.client import ConnectionFailed, cause_of, client_config, is_refusal, open_client, reason_of
+from bot.adapters.kafka.client import (
+    ConnectionFailed,
+    ask_metadata,
+    cause_of,
+    client_config,
+    is_refusal,
+    open_client,
+    reason_of,
+)
 from bot.config import KafkaSettings
 from bot.ports import ConfigurationRefused, Link, LinkState, Record
 
@@ -127,7 +135,7 @@ def read_through(
     }
     consumer = open_client(Consumer, config)
     try:
-        left = _assign(consumer, [settings.topic_prefix + topic for topic in topics], since_ms, timeout_s)
+        left = _assign(consumer, seen, [settings.topic_prefix + topic for topic in topics], since_ms, timeout_s)
         while left:
             messages = _consume(consumer, 5_000, timeout_s)
             if not messages:
@@ -161,13 +169,13 @@ def _consume(consumer: Consumer, limit: int, timeout_s: float) -> list[KafkaMess
 
 
 def _assign(
-    consumer: Consumer, topics: Sequence[str], since_ms: int | None, timeout_s: float
+    consumer: Consumer, seen: list[KafkaError], topics: Sequence[str], since_ms: int | None, timeout_s: float
 ) -> dict[tuple[str, int], int]:
     """Point the consumer at the first record wanted of each partition; return the ends of those that hold one."""
     wanted = []
     ends: dict[tuple[str, int], int] = {}
     for topic in topics:
-        described = consumer.list_topics(topic, timeout_s).topics[topic]
+        described = ask_metadata(consumer, seen, timeout_s, topic).topics[topic]
         if described.error is not None:
             raise KafkaException(described.error)
         for partition in described.partitions:
