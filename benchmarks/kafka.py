@@ -6,8 +6,9 @@
 Without --servers Apache Kafka is started for it. Each end is a process of its own. *plain* makes a dict, json.dumps,
 produce; consume, json.loads, compare. *layers* are the bot's publisher and its stream of published klines, with the
 rule, without actors. *bots* are two whole bots: the first takes made klines, trades and stores, and publishes what is
-stored; the second takes them from the topic, trades and stores. Latency is from a kline's arrival at the first bot to
-its decision in the second. The order's path is measured with and without publishing, in turns.
+stored; the second takes them from the topic, trades and stores. The first one alone, without a broker, is measured too.
+Latency is from a kline's arrival at the first bot to its decision in the second. The order's path is measured with and
+without publishing, in turns.
 """
 
 import argparse
@@ -102,6 +103,17 @@ def bots(servers: str, folder: Path, count: int, rate: float = 0) -> dict[str, A
     return both(servers, count, first, (parts.second_bot, servers, prefix, folder / f"second{name}", count))
 
 
+def alone(servers: str, folder: Path, count: int) -> dict[str, Any]:
+    """A bot that does not publish, on the same made klines: what actors and store take by themselves."""
+    end = End(parts.first_bot, servers, "", folder / "alone", count, 0).ready()
+    began = time.perf_counter()
+    end.go()
+    cpu = end.found()
+    rate = count / (time.perf_counter() - began)
+    end.join()
+    return {"klines_a_second": round(rate), "cpu_us": round(cpu / count * 1e6, 1)}
+
+
 def order_path(servers: str, folder: Path, seconds: float) -> dict[str, Any]:
     """Return medians of kline to order in us; what publishing adds is the median over pairs of turns."""
     end = End(parts.order_paths, servers, a_prefix(servers), folder / "orders", seconds, 60.0)
@@ -190,6 +202,7 @@ def measure(found: dict[str, Any], servers: str, folder: Path, count: int, secon
     found["layers"] = own | {"of_plain": round(own["klines_a_second"] / rate, 2)}
     whole = bots(servers, folder, count)
     found["bots"] = whole | {"of_plain": round(whole["klines_a_second"] / rate, 2)}
+    found["alone"] = alone(servers, folder, count)
     paced = bots(servers, folder, int(seconds * 200), rate=200)
     found["latency"] = spread_ms(paced["latencies_ns"][200:])
     found["order_path"] = order_path(servers, folder, seconds / 3)
@@ -211,12 +224,14 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
             f"{name:7} {one['klines_a_second']:8,} klines/s{of}; CPU a kline: produce {one['produce_cpu_us']} us, "
             f"consume {one['consume_cpu_us']} us"
         )
+    it = found["alone"]
+    yield f"a bot without a broker {it['klines_a_second']:,} klines/s; CPU a kline: {it['cpu_us']} us"
     it = found["latency"]
     yield f"bot to bot at 200 klines/s: median {it['median_ms']} ms, p99 {it['p99_ms']} ms of {it['of']}"
     it = found["order_path"]
     yield (
-        f"kline to order: {it['without_us']} us without publishing, {it['with_us']} us with it; pairs of turns differ by "
-        f"{it['added_us']} us (quartiles {it['quartiles_us']}), {it['orders']} orders each"
+        f"kline to order: {it['without_us']} us without publishing, {it['with_us']} us with it; pairs of turns differ "
+        f"by {it['added_us']} us (quartiles {it['quartiles_us']}), {it['orders']} orders each"
     )
 
 

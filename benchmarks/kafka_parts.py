@@ -360,10 +360,10 @@ def quietly(folder: Path) -> Iterator[None]:
 
 
 def first_bot(servers: str, prefix: str, folder: Path, count: int, rate: float, pipe: Connection) -> None:
-    """A bot on made klines that publishes; tells its CPU seconds once the broker has all."""
+    """A bot on made klines that publishes, if there is a prefix; tells its CPU seconds once the broker has all."""
     source = Source(count, rate)
     with quietly(folder):
-        bot = Bot(folder, lambda made: _bound(source, made), (servers, prefix))
+        bot = Bot(folder, lambda made: _bound(source, made), (servers, prefix) if prefix else None)
         pipe.send("ready")
         pipe.recv()
         began = cpu_s()

@@ -1,0 +1,75 @@
+"""A bot whose broker is away: it trades, what waits is told, and the next process goes on from there."""
+
+import pytest
+
+from bot.app.data_directory import DataDirectory
+from bot.app.snapshot import stored_snapshot
+from bot.app.system import BotSystem
+from bot.cli.tables import status_table
+from bot.config import load_settings
+from bot.ports import ConfigurationRefused
+from tests.chaos.stepping import await_true
+
+NOWHERE = {"BOT_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+
+
+@pytest.fixture
+def new_bot(tmp_path):
+    """Makes bots of mode demo on one data directory."""
+    bots = []
+
+    def make(**environment):
+        flags = {"mode": "demo", "symbols": "BTCUSDT", "data_dir": tmp_path}
+        bots.append(BotSystem(load_settings(flags, environment=NOWHERE | environment)))
+        return bots[-1]
+
+    yield make
+    for bot in bots:
+        bot.stop()
+
+
+def shown(status, capsys):
+    from rich.console import Console
+
+    Console(width=200).print(status_table(status))
+    return capsys.readouterr().out
+
+
+def test_without_a_broker_a_bot_trades_and_tells_what_waits(new_bot, tmp_path, capsys):
+    bot = new_bot()
+    bot.start()
+
+    def told():
+        return bot.snapshot().as_json()["publishing"]
+
+    await_true(lambda: told()["link"] == "away", 20, "it knows that no broker answers")
+    await_true(lambda: bot.snapshot().symbols[0].messages > 1, 20, "it takes klines")
+    await_true(lambda: told()["depth"] > 2, 20, "they wait")
+    assert told()["oldest_ms"] > 0
+    assert (told()["published"], told()["dropped"]) == (0, 0)
+    assert bot.trouble() is None
+    out = shown(bot.snapshot().as_json(), capsys)
+    assert "no broker: 127.0.0.1:1: no broker answers; start it" in out
+    assert " wait, 0.0 MB, the oldest since " in out
+    bot.stop()
+    left = stored_snapshot(DataDirectory(tmp_path)).as_json()["publishing"]
+    assert (left["link"], left["depth"] > 2) == (None, True)
+    assert "to be published; " in shown(stored_snapshot(DataDirectory(tmp_path)).as_json(), capsys)
+    again = new_bot()
+    again.start()
+    assert again.snapshot().as_json()["publishing"]["depth"] >= left["depth"]
+
+
+def test_a_bot_without_a_broker_has_no_outbox(new_bot, tmp_path, capsys):
+    bot = new_bot(BOT_KAFKA__BOOTSTRAP_SERVERS="")
+    bot.start()
+    assert bot.snapshot().as_json()["publishing"] is None
+    assert not (tmp_path / "outbox.db").exists()
+    assert "publisher" not in [actor.name for actor in bot.snapshot().actors]
+    assert "broker" not in shown(bot.snapshot().as_json(), capsys)
+
+
+def test_settings_of_which_no_client_can_be_made_are_refused_at_the_start(new_bot):
+    bot = new_bot(BOT_KAFKA__SECURITY_PROTOCOL="ssl", BOT_KAFKA__CA_FILE="/nowhere/ca.pem")
+    with pytest.raises(ConfigurationRefused, match=r"kafka.ca_file /nowhere/ca.pem"):
+        bot.start()
