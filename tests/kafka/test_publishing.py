@@ -49,7 +49,7 @@ def test_without_a_broker_a_bot_trades_and_tells_what_waits(new_bot, tmp_path, c
     assert (told()["published"], told()["dropped"]) == (0, 0)
     assert bot.trouble() is None
     out = shown(bot.snapshot().as_json(), capsys)
-    assert "no broker: 127.0.0.1:1: no broker answers; start it" in out
+    assert "no broker: 127.0.0.1:1: nothing listens there; start the broker" in out
     assert " wait, 0.0 MB, the oldest since " in out
     bot.stop()
     left = stored_snapshot(DataDirectory(tmp_path)).as_json()["publishing"]
