@@ -25,11 +25,19 @@ STATISTICS_MS = 1_000
 class _BrokerStatistics(msgspec.Struct):
     nodeid: int
     state: str
-    txretries: int = 0
+
+
+class _PartitionStatistics(msgspec.Struct):
+    txmsgs: int
+
+
+class _TopicStatistics(msgspec.Struct):
+    partitions: dict[str, _PartitionStatistics] = {}
 
 
 class _Statistics(msgspec.Struct):
     brokers: dict[str, _BrokerStatistics] = {}
+    topics: dict[str, _TopicStatistics] = {}
 
 
 _ENDS = (KafkaError._GAPLESS_GUARANTEE, KafkaError._FATAL)
@@ -80,7 +88,7 @@ class KafkaPublisher:
         self._taken = self._delivered = after
         self._acknowledged: set[int] = set()
         self._counts = {"delivered": 0, "failed": 0, "retried": 0}
-        self._retries_now = 0
+        self._produced = self._retried_now = 0
         self._link, self._reason = Link.CONNECTING, ""
         self._retry_at: int | None = None
         self._refused = self._ended = False
@@ -111,7 +119,8 @@ class KafkaPublisher:
             else:
                 topic, key, value, headers = message
                 try:
-                    produce(topic, value, key, on_delivery=partial(on_delivery, producer, offset), headers=headers)
+                    produce(topic, value, key, on_delivery=partial(on_delivery, offset), headers=headers)
+                    self._produced += 1
                 except BufferError:
                     break
                 except KafkaException as error:
@@ -145,7 +154,7 @@ class KafkaPublisher:
             self._drop()
 
     def _make(self) -> Producer:
-        self._retry_at, self._retries_now = None, 0
+        self._retry_at, self._produced, self._retried_now = None, 0, 0
         return open_client(Producer, self._config | {"error_cb": self._on_error, "stats_cb": self._on_statistics})
 
     def _begin_again(self) -> None:
@@ -163,7 +172,7 @@ class KafkaPublisher:
             with suppress(KafkaException):
                 producer.flush(1)
 
-    def _on_delivery(self, producer: Producer, offset: int, error: KafkaError | None, _: Any) -> None:
+    def _on_delivery(self, offset: int, error: KafkaError | None, _: Any) -> None:
         if error is None:
             self._counts["delivered"] += 1
             self._acknowledged.add(offset)
@@ -200,9 +209,13 @@ class KafkaPublisher:
             self._link, self._reason = Link.AWAY, reason_of(error, self._settings)
 
     def _on_statistics(self, text: str) -> None:
-        brokers = _STATISTICS.decode(text).brokers.values()
-        retries = sum(broker.txretries for broker in brokers)
-        self._counts["retried"] += retries - self._retries_now
-        self._retries_now = retries
+        statistics = _STATISTICS.decode(text)
+        sent = sum(partition.txmsgs for topic in statistics.topics.values() for partition in topic.partitions.values())
+        # What was sent more often than there are messages; those that wait hide some of it, until they are sent too.
+        again = sent - self._produced - self._retried_now
+        if again > 0:
+            self._retried_now += again
+            self._counts["retried"] += again
+        brokers = statistics.brokers.values()
         if not self._refused and any(broker.state == "UP" for broker in brokers if broker.nodeid >= 0):
             self._link, self._reason = Link.UP, ""

@@ -1,0 +1,67 @@
+"""What the publisher does with errors that a real broker gives seldom: by librdkafka's mock cluster, for these only."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from bot.config import KafkaSettings
+from bot.ports import Link
+from tests.kafka.streams import by_symbol, everything, klines, linked, polled, publish, publisher_of
+from tests.support.kafka.mock_cluster import (
+    NOT_ENOUGH_REPLICAS,
+    REQUEST_TIMED_OUT,
+    TOPIC_AUTHORIZATION_FAILED,
+    MockCluster,
+    mock_cluster,
+)
+
+
+@pytest.fixture
+def cluster() -> Iterator[MockCluster]:
+    with mock_cluster() as cluster:
+        cluster.create("KafkaStreams")
+        yield cluster
+
+
+@pytest.fixture
+def settings(cluster: MockCluster) -> KafkaSettings:
+    return KafkaSettings(bootstrap_servers=cluster.servers)
+
+
+def test_what_may_pass_is_tried_again_and_counted(cluster: MockCluster, settings: KafkaSettings) -> None:
+    publisher = publisher_of(settings)
+    publish(publisher, klines(5))
+    cluster.fail(REQUEST_TIMED_OUT, REQUEST_TIMED_OUT, NOT_ENOUGH_REPLICAS)
+    publish(publisher, klines(5, first=5), base=5)
+    polled(publisher, lambda: publisher.state().retried >= 3, "three retries are counted")
+    state = publisher.state()
+    assert (state.link, state.delivered, state.failed) == (Link.UP, 10, 0)
+    publisher.close(5)
+    assert by_symbol(everything(settings, "KafkaStreams")) == by_symbol(klines(10))
+
+
+def test_a_refusal_gives_back_what_was_behind_it_too(cluster: MockCluster, settings: KafkaSettings) -> None:
+    publisher = publisher_of(settings)
+    publish(publisher, klines(5))
+    cluster.fail(TOPIC_AUTHORIZATION_FAILED)
+    publisher.publish(25, klines(20, first=5))
+    assert "allow WRITE, READ and DESCRIBE on it with an ACL" in linked(publisher, Link.REFUSED)
+    polled(publisher, lambda: publisher.taken == publisher.delivered == 5, "it fell back")
+    assert publisher.state().failed >= 1
+    publish(publisher, klines(25))
+    publisher.close(5)
+    assert by_symbol(everything(settings, "KafkaStreams")) == by_symbol(klines(25)), "in order, nothing twice"
+
+
+def test_a_broker_that_goes_and_comes_back(cluster: MockCluster, settings: KafkaSettings) -> None:
+    publisher = publisher_of(settings)
+    publish(publisher, klines(5))
+    cluster.set_up(False)
+    publisher.publish(20, klines(15, first=5))
+    linked(publisher, Link.AWAY)
+    assert (publisher.delivered, publisher.state().queued, publisher.state().failed) == (5, 15, 0)
+    cluster.set_up(True)
+    polled(publisher, lambda: publisher.delivered == 20, "the rest was taken")
+    assert publisher.state().link is Link.UP
+    publisher.close(5)
+    assert by_symbol(everything(settings, "KafkaStreams")) == by_symbol(klines(20))
