@@ -148,6 +148,18 @@ class TopicSettings(_Section):
     cleanup: Literal["delete", "compact", "compact,delete"] = "delete"
 
 
+class RecentTopicSettings(TopicSettings):
+    """A topic whose messages are of use for some weeks."""
+
+    retention_hours: int = Field(default=720, ge=-1, le=876_000)
+
+
+class EventTopicSettings(RecentTopicSettings):
+    """One partition: events of all actors in one order."""
+
+    partitions: int = Field(default=1, ge=1, le=1000)
+
+
 class KafkaSettings(_Section):
     """The broker; empty `bootstrap_servers` is none: what would be published stays in the process.
 
@@ -169,9 +181,9 @@ class KafkaSettings(_Section):
     replication_factor: int = Field(default=-1, ge=-1, le=10)
     # What may wait on disk for a broker that is away; beyond it the oldest open klines go.
     outbox_bytes: int = Field(default=2_000_000_000, ge=1_000_000)
-    klines: TopicSettings = TopicSettings(retention_hours=720)
+    klines: RecentTopicSettings = RecentTopicSettings()
     trades: TopicSettings = TopicSettings()
-    actor_events: TopicSettings = TopicSettings(partitions=1, retention_hours=720)
+    actor_events: EventTopicSettings = EventTopicSettings()
 
     @field_validator("bootstrap_servers")
     @classmethod
