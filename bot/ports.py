@@ -25,6 +25,10 @@ class ExchangeUnavailable(ExchangeError):
     """A read failed for now (no connection, 5xx, limit reached): nothing happened, ask again later."""
 
 
+class ExchangeBusy(ExchangeUnavailable):
+    """A limit of the exchange's is reached: it is there, and answers once the limit's time is over, within a minute."""
+
+
 class OrderNotSent(ExchangeError):
     """An order's bytes never left, or were refused before the exchange looked at them: there is no such order."""
 

@@ -262,8 +262,8 @@ class Reconciler:
     def _read_account(self, book: BookView) -> AccountView:
         """Ask what the account holds and, where that is not what it should be, by which orders and executions.
 
-        A late or foreign execution shows in the base asset, so symbols that hold what they should cost no question, but
-        on a testnet, whose reset shows in the executions.
+        A late or foreign execution shows in the base asset, so symbols that hold what they should cost no question; a
+        testnet's reset shows in any asset, and then in the executions of all symbols.
         """
         seen = book.accepted.last_trade_ids if book.accepted is not None else {}
         balances = self._account.balances()
@@ -272,11 +272,12 @@ class Reconciler:
         newest = dict(seen)
         denied: set[str] = set()
         self._agreed = {}
+        off = _off(book, balances)
+        may_be_reset = self._may_reset and bool(off)
         for symbol, rules in self._rules.items():
             if symbol in book.unresolved or book.accepted is None:
                 continue
-            expected = add(book.positions[symbol], book.accepted.foreign.get(rules.base_asset, ZERO))
-            if not self._may_reset and add(*balances.get(rules.base_asset, (ZERO, ZERO))) == expected:
+            if not may_be_reset and rules.base_asset not in off:
                 newest[symbol] = self._agreed[symbol] = max(seen.get(symbol, 0), self._booked_ids.get(symbol, 0))
                 continue
             rows = self._trades(symbol, seen.get(symbol))
@@ -330,6 +331,19 @@ class Reconciler:
         name = book.orders[symbol, newest]
         found = self._account.order_by_id(symbol, newest)
         return set() if found is not None and found.client_order_id == name else {name}
+
+
+def _off(book: BookView, balances: Mapping[str, tuple[Decimal, Decimal]]) -> set[str]:
+    """Return the assets of which the account does not hold what book and last look add up to."""
+    foreign = book.accepted.foreign if book.accepted is not None else {}
+    own = {book.rules[symbol].base_asset: held for symbol, held in book.positions.items()} | {
+        book.quote_asset: book.cash
+    }
+    return {
+        asset
+        for asset, held in own.items()
+        if add(*balances.get(asset, (ZERO, ZERO))) != add(held, foreign.get(asset, ZERO))
+    }
 
 
 def _reports(late: Iterable[Fill]) -> tuple[OrderReport, ...]:

@@ -53,7 +53,7 @@ from bot.domain.money import add, plain
 from bot.domain.order_id import order_prefix
 from bot.gateway import OrderGateway
 from bot.messages import BalancesReported, BookOpened, Compared, Flatten, Notice, RulesChanged
-from bot.ports import Consequence, Exchange, ExchangeError, ExchangeUnavailable, MarketStream, StoreError
+from bot.ports import Consequence, Exchange, ExchangeBusy, ExchangeError, ExchangeUnavailable, MarketStream, StoreError
 from bot.reconciler import Reconciler
 from bot.simulator import SimulatedExchange, SimulatorConfig
 from bot.supervision import ActorSystem, SystemClock
@@ -70,6 +70,9 @@ WARM_CONNECTIONS = 8
 """Kept open for orders; more are opened when that many symbols trade at one moment."""
 
 YEAR_MS = 31_536_000_000
+
+AWAY_MS, BUSY_MS = 15_000, 75_000
+"""How long a start waits for an exchange that does not answer, and for one whose limit for this minute is reached."""
 
 WALLET_NOTE = "wallet"
 
@@ -385,18 +388,21 @@ class BotSystem:
     def _compare(self) -> Compared:
         assert self._reconciler is not None
         try:
-            return self._reconciler.compare().told
+            comparison = self._reconciler.compare()
+            self._note_balances(comparison.account.balances)
+            return comparison.told
         except (ExchangeError, StoreError) as error:
             return Compared(error=str(error))
 
     def _reached(self, question: Callable[[], T], where: str) -> T:
         """Ask a question that the start depends on; an exchange that is away gets some seconds to come back."""
-        give_up = self._clock.monotonic_ms() + 15_000
+        began = self._clock.monotonic_ms()
         while True:
             try:
                 return question()
             except ExchangeUnavailable as error:
-                if self._clock.monotonic_ms() > give_up:
+                patience_ms = BUSY_MS if isinstance(error, ExchangeBusy) else AWAY_MS
+                if self._clock.monotonic_ms() - began > patience_ms:
                     raise StartError(f"{where} cannot be reached: {error}; check address and network") from None
                 if self._cancelled.wait(0.5):
                     raise StartCancelled from None
@@ -457,7 +463,7 @@ class BotSystem:
 
     def _keep_asking(self, history: BinanceMarketHistory, account: BinanceExchange | None) -> None:
         """Have clock, prices, rules and balances known, off the path of every kline and order."""
-        asked_ms = -NEWS_EVERY_MS
+        asked_ms = self._clock.monotonic_ms()  # the account was asked at the start
         while not self._stopping.wait(TICK_MS / 1000):
             self._forget_flatten()
             if self._watch is not None:

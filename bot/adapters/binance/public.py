@@ -17,7 +17,7 @@ from bot.domain.account import BookPrice
 from bot.domain.exchange_info import FilterError, rules_from_exchange_info
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
-from bot.ports import ConfigurationRefused, ExchangeUnavailable
+from bot.ports import ConfigurationRefused, ExchangeBusy, ExchangeUnavailable
 from bot.supervision import Clock
 
 T = TypeVar("T")
@@ -158,4 +158,4 @@ def fail_read(failed: CallFailed) -> NoReturn:
     """Raise what the port says of a read that failed."""
     if failed.reaction is Reaction.HALT:
         raise ConfigurationRefused(str(failed)) from None
-    raise ExchangeUnavailable(str(failed)) from None
+    raise (ExchangeBusy if failed.reaction is Reaction.WAIT else ExchangeUnavailable)(str(failed)) from None

@@ -60,6 +60,7 @@ class BinanceExchange(PublicCalls):
         super().__init__(RestClient(rest_url, clock, api_key, api_secret, recv_window_ms, *timeouts, profile, budget))
         self._recv_window_ms = recv_window_ms
         self._permissions: frozenset[str] | None = None
+        self._told: AccountReply | None = None
 
         def new_stream(
             ws_api_url: str, on_bad_frame: Callable[[str], None], listen_key_ws_url: str
@@ -111,7 +112,8 @@ class BinanceExchange(PublicCalls):
 
         Raises as the port says of reads.
         """
-        return self._account().uid
+        account = self._told or self._account()
+        return account.uid
 
     def may_withdraw(self) -> bool | None:
         """Return whether the key may take money out; None where the exchange does not tell, as the testnet.
@@ -252,6 +254,7 @@ class BinanceExchange(PublicCalls):
     def _account(self) -> AccountReply:
         account = self.read("account", {}, AccountReply)
         self._permissions = frozenset(account.permissions) or None
+        self._told = account
         return account
 
     def _trades_of(self, intent: OrderIntent, order: OrderReply) -> list[Fill]:
