@@ -9,6 +9,7 @@ import pytest
 from bot.adapters.binance import BinanceAccountStream
 from bot.adapters.binance.client import RestClient
 from bot.adapters.binance.errors import CallFailed
+from bot.adapters.binance.sockets import FrameSocket
 from bot.adapters.binance.user_stream import RENEW_MS, BadEvent, decode_event
 from bot.domain.order import Fill, Side
 from bot.messages import BalanceMoved, BalancesReported, ExecutionReported
@@ -295,3 +296,12 @@ def test_the_keys_show_nowhere(simulator):
     shown = repr(stream_of(simulator, []))
     assert ends.api_key not in shown
     assert ends.api_secret not in shown
+
+
+@pytest.mark.parametrize("address", ["ws://127.0.0.1:{port}/ws/{key}", "wss://[::1/{key}", "nothing://{key}/{key}"])
+def test_a_listen_key_in_an_address_is_in_no_error(address):
+    key = "k9" * 32
+    with pytest.raises(StreamClosed) as refused:
+        FrameSocket.open(address.format(port=unused_port(), key=key), "the account's stream", 1_000)
+    assert key not in str(refused.value)
+    assert "the account's stream" in str(refused.value)

@@ -43,3 +43,24 @@ def test_an_order_with_the_bots_mark_that_it_never_made_stops_its_symbol_at_once
         assert forged in bot.events("SymbolStopped")[0]["reason"]
         assert at.book == book
         at.trades("BTCUSDT", "SELL")
+
+
+def test_money_spent_by_hand_stops_entries_and_lets_exits_go(tmp_path):
+    with desk(tmp_path) as at:
+        with at.running_bot() as bot:
+            at.trades("BTCUSDT", "BUY")
+            assert at.live.order(symbol="ETHUSDT", quantity="0.5").json["status"] == "FILLED"
+            wait_until(lambda: "" in at.status()["stopped"], 20, "entries are stopped")
+            (stop,) = bot.events("SymbolStopped")
+            assert "all entries: the account holds" in stop["reason"]
+            orders = len(at.orders())
+            assert "all entries are stopped" in at.refuses("DOGEUSDT", "BUY", "NOT_PLACED")["detail"]
+            assert len(at.orders()) == orders
+            at.trades("BTCUSDT", "SELL")
+            assert at.book["ETH"] == 0
+            at.ask("reconcile", "--accept")
+            wait_until(lambda: not at.status()["stopped"], 10, "entries are free again")
+            assert at.book["USDT"] == at.total("USDT")
+            at.trades("DOGEUSDT", "BUY")
+        assert at.book["USDT"] == at.total("USDT")
+        assert (at.book["ETH"], at.total("ETH")) == (0, Decimal("0.4995"))
