@@ -19,10 +19,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def shared_broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    failure = ""
     try:
         broker = choose(tmp_path_factory.mktemp("kafka") / "broker")
     except NoBroker as error:
-        pytest.fail(str(error), pytrace=False)
+        failure = str(error)
+    if failure:
+        pytest.fail(failure, pytrace=False)
     about = f"{broker.title}, can {', '.join(sorted(broker.capabilities))}"
     if hasattr(broker, "resident_mb"):
         about += f"; started in {broker.start_s:.1f} s, {broker.resident_mb()} MB"

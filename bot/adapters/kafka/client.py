@@ -147,6 +147,8 @@ def reason_of(error: KafkaError, settings: KafkaSettings) -> str:
             return f"the broker takes no message of this size; raise max.message.bytes of the topic ({text})"
         case KafkaError.UNKNOWN_TOPIC_OR_PART | KafkaError._UNKNOWN_TOPIC | KafkaError._UNKNOWN_PARTITION:
             return f"the topic is not there; make it, or allow this user CREATE on it ({text})"
+        case KafkaError._GAPLESS_GUARANTEE | KafkaError._FATAL:
+            return f"{servers}: the broker refused a message, and what was behind it is held back ({text})"
         case KafkaError.INVALID_REPLICATION_FACTOR:
             return f"there are fewer brokers than kafka.replication_factor; lower it, or set it to -1 ({text})"
         case KafkaError.POLICY_VIOLATION:

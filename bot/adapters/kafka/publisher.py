@@ -20,6 +20,7 @@ QUEUE_MESSAGES = 20_000
 # After a refusal, until it is tried again: a person has to do something in between.
 RETRY_MS = 2_000
 STATISTICS_MS = 1_000
+FLUSHES = 10
 
 
 class _BrokerStatistics(msgspec.Struct):
@@ -167,10 +168,12 @@ class KafkaPublisher:
     def _drop(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            # Told of here, what was acknowledged before the end still counts.
+            # Told of here, what was acknowledged before the end still counts, and why it ended.
             producer.purge()
-            with suppress(KafkaException):
-                producer.flush(1)
+            for _ in range(FLUSHES):
+                with suppress(KafkaException):  # the end itself is raised again, maybe before the rest is told
+                    producer.flush(1)
+                    break
 
     def _on_delivery(self, offset: int, error: KafkaError | None, _: Any) -> None:
         if error is None:
