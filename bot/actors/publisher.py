@@ -9,7 +9,7 @@ from bot.actors import addresses
 from bot.actors.cells import Cell, PublisherMemory
 from bot.domain.throttle import Throttle
 from bot.messages import LogEntry, Notice, Publish, Watch
-from bot.ports import Link, Outbox, Publisher, StoreError
+from bot.ports import Link, LinkState, Outbox, Publisher, StoreError
 from bot.supervision import Actor, Context
 
 
@@ -50,13 +50,18 @@ class PublisherActor(Actor):
         memory: Cell[PublisherMemory],
         outbox: Outbox,
         connect: Callable[[], Publisher],
+        hold: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`connect` makes a new publisher that has taken nothing; it must not wait for the broker."""
+        """`connect` makes a new publisher that has taken nothing; it must not wait for the broker.
+
+        `hold` says why nothing may be published, "" while that is not known yet, None if it may.
+        """
         super().__init__(context)
         self._settings = settings
         self._cell = memory
         self._outbox = outbox
         self._publisher = connect()
+        self._hold = hold
         self._offset = self._publisher.taken
         self._flying: deque[_Flying] = deque()
         self._read = 0
@@ -119,6 +124,8 @@ class PublisherActor(Actor):
 
     def _send(self) -> None:
         settings = self._settings
+        if self._hold() is not None:
+            return
         while (
             self._read < self._outbox.newest
             and len(self._flying) < settings.window
@@ -141,6 +148,9 @@ class PublisherActor(Actor):
         self.context.after(self._settings.watch_ms, Watch())
         self._publisher.poll()
         state, memory, now = self._publisher.state(), self._cell.value, self.context.clock.now_ms()
+        held = self._hold()
+        if held:
+            state = LinkState(Link.REFUSED, held)
         is_up = state.link is Link.UP
         if (state.link.value, state.reason) != (memory.link, memory.reason):
             self._remember(link=state.link.value, reason=state.reason)

@@ -157,10 +157,11 @@ class LiveParts(msgspec.Struct, frozen=True):
 
 
 class PublishingParts(msgspec.Struct, frozen=True):
-    """The broker: what waits for it, and what makes a new connection to it."""
+    """The broker: what waits for it, what makes a new connection to it, why nothing may be published if that is so."""
 
     outbox: Outbox
     connect: Callable[[], Publisher]
+    hold: Callable[[], str | None] = lambda: None
     settings: PublisherSettings = PublisherSettings()
 
 
@@ -224,7 +225,7 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
         return PersistenceActor(context, parts.persistence, store, parts.free_bytes, parts.now_ms, outbox)
 
     def publisher(to: PublishingParts) -> Callable[[Context], PublisherActor]:
-        return lambda context: PublisherActor(context, to.settings, memories.publisher, to.outbox, to.connect)
+        return lambda context: PublisherActor(context, to.settings, memories.publisher, to.outbox, to.connect, to.hold)
 
     def bridge(context: Context) -> KafkaBridgeActor:
         return KafkaBridgeActor(context, parts.log)

@@ -10,7 +10,7 @@ from bot.actors.supervisor import PublishingParts
 from bot.adapters.sqlite import SqliteOutbox
 from bot.config import Settings
 from bot.domain.kline import Kline
-from bot.messages import TOPICS, BookOpened, Notice
+from bot.messages import TOPICS, BookOpened, Notice, Publish
 from bot.ports import ConfigurationRefused, MarketStream, Publisher, Store, TopicReader
 from bot.supervision import Address, Clock
 
@@ -40,8 +40,9 @@ class Publishing:
 
         kafka, region = settings.kafka, settings.aws.region
         self._clock = clock
+        self._kafka, self._region = kafka, region
+        self._held: str | None = ""  # not known yet
         self._topics = Topics(kafka, region)
-        self._made = threading.Event()
         codec = Codec(settings.mode.value, kafka.topic_prefix)
         # What it takes from a topic is there already.
         kinds = [kind for kind in TOPICS if not (kind is Kline and settings.takes_klines_of_its_topics)]
@@ -52,32 +53,69 @@ class Publishing:
             self.outbox.confirm()
 
         def connect() -> Publisher:
-            return KafkaPublisher(kafka, codec, clock, region=region, ready=self._made.is_set)
+            return KafkaPublisher(kafka, codec, clock, region=region, ready=lambda: self._held is None)
 
-        self.parts = PublishingParts(self.outbox, connect)
+        self.parts = PublishingParts(self.outbox, connect, lambda: self._held)
 
     def attend(self, stopping: threading.Event, tell: Callable[[Address, object], object], book: Book) -> None:
-        """Say whose book is published, at once and daily, and make the topics once the broker can be asked."""
+        """Make the topics once the broker can be asked, and let publishing begin if they are this bot's or nobody's.
+
+        Whose book is published is said at once and daily.
+        """
         told_ms, refused = -DAY_MS, ""
         while not stopping.is_set():
             if self._clock.monotonic_ms() - told_ms >= DAY_MS:
                 told_ms = self._clock.monotonic_ms()
                 tell(addresses.BRIDGE, book(self._clock.now_ms()))
-            if self._made.is_set():
+            if self._held is None:
                 stopping.wait(ATTEND_S)
                 continue
             try:
                 made = self._topics.create_missing()
-                self._made.set()
+                # A topic that was just made is nobody's, and may not be readable yet.
+                is_new = self._kafka.topic_prefix + TOPICS[BookOpened] in made
+                self._held = None if is_new else self._refusal(book(0))
+                refused, was = self._held or "", refused
                 if made:
                     tell(addresses.MONITOR, self._notice("info", f"topics made: {', '.join(made)}"))
+                tell(addresses.PUBLISHER, Publish())
             except ConnectionError:
-                stopping.wait(TOPICS_RETRY_S)  # the publisher tells of it
+                was = refused  # the publisher tells of it
             except ConfigurationRefused as error:
-                if str(error) != refused:
-                    refused = str(error)
-                    tell(addresses.MONITOR, self._notice("error", refused))
+                refused, was = str(error), refused
+            if refused and refused != was:
+                tell(addresses.MONITOR, self._notice("error", refused))
+            if self._held is not None:
                 stopping.wait(TOPICS_RETRY_S)
+
+    def _refusal(self, ours: BookOpened) -> str | None:
+        """Return why these topics are not this bot's, None if they are or nobody's.
+
+        Raises ConnectionError, ConfigurationRefused.
+        """
+        from bot.adapters.kafka.codec import Codec, CodecError
+        from bot.adapters.kafka.reader import read_through
+
+        codec = Codec("", self._kafka.topic_prefix)
+        for record in read_through(self._kafka, [TOPICS[BookOpened]], None, self._region):
+            try:
+                theirs = codec.decode(record)
+            except CodecError:
+                continue
+            if not isinstance(theirs, BookOpened):
+                continue
+            differing = [
+                f"{name} is {getattr(theirs, name)!r}, not {getattr(ours, name)!r}"
+                for name in ("mode", "exchange", "account", "bot_id")
+                if getattr(theirs, name) != getattr(ours, name)
+            ]
+            if not differing:
+                return None
+            return (
+                f"nothing is published: topic {record.topic} belongs to another bot ({'; '.join(differing)}); "
+                "give these a kafka.topic_prefix of their own"
+            )
+        return None
 
     def _notice(self, level: str, text: str) -> Notice:
         return Notice("publisher", level, text, self._clock.now_ms())

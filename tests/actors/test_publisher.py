@@ -209,6 +209,26 @@ def test_an_outage_is_told_once_and_so_is_its_end(desk):
     assert memory.caught_up_ms is not None
 
 
+def test_while_it_is_held_nothing_is_published_and_the_reason_is_told(desk):
+    held = "not ours"
+    context = RecordingContext(addresses.PUBLISHER, desk.clock, 2)
+    actor = PublisherActor(context, SETTINGS, desk.cell, desk.outbox, desk.broker.connect, lambda: held)
+    desk.context.end_epoch()
+    desk.context, desk.actor = context, actor
+    actor.started()
+    many = klines(3)
+    desk.store(*many)
+    for _ in range(4):
+        desk.wait(1_000)
+    assert desk.broker.topic == []
+    assert (desk.cell.value.link, desk.cell.value.reason) == ("refused", "not ours")
+    assert desk.said() == ["nothing is published, it waits on disk: not ours"]
+    held = None
+    actor.handle(Publish())
+    desk.wait()
+    assert desk.broker.topic == many
+
+
 def test_open_klines_that_had_to_go_are_told(tmp_path):
     desk = Desk(tmp_path / "outbox.db")
     desk.outbox._max_bytes = 5_000

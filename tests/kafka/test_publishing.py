@@ -60,6 +60,38 @@ def test_without_a_broker_a_bot_trades_and_tells_what_waits(new_bot, tmp_path, c
     assert again.snapshot().as_json()["publishing"]["depth"] >= left["depth"]
 
 
+@pytest.mark.kafka
+def test_topics_of_another_bot_are_refused_with_both_named_and_trading_goes_on(kafka, tmp_path):
+    def a_bot(bot_id):
+        flags = {"mode": "demo", "symbols": "BTCUSDT", "data_dir": tmp_path / bot_id, "bot_id": bot_id}
+        broker = {"BOT_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers}
+        bot = BotSystem(load_settings(flags, environment=broker | {"BOT_KAFKA__TOPIC_PREFIX": kafka.topic_prefix}))
+        bot.start()
+        return bot
+
+    def told(bot):
+        return bot.snapshot().as_json()["publishing"]
+
+    first = a_bot("first")
+    try:
+        await_true(lambda: told(first)["published"] > 10, 30, "the first one publishes")
+    finally:
+        first.stop()
+    second = a_bot("second")
+    try:
+        await_true(lambda: told(second)["link"] == "refused", 30, "the second one is refused")
+        await_true(lambda: second.snapshot().symbols[0].messages > 1, 20, "it takes klines")
+        assert "belongs to another bot (bot_id is 'first', not 'second')" in told(second)["reason"]
+        assert told(second)["published"] == 0
+    finally:
+        second.stop()
+    again = a_bot("first")
+    try:
+        await_true(lambda: told(again)["published"] > 0, 30, "the first one goes on")
+    finally:
+        again.stop()
+
+
 def test_a_bot_without_a_broker_has_no_outbox(new_bot, tmp_path, capsys):
     bot = new_bot(BOT_KAFKA__BOOTSTRAP_SERVERS="")
     bot.start()
