@@ -154,6 +154,8 @@ def test_an_order_under_the_bot_s_mark_that_it_did_not_send_stops_the_symbol(ben
     bench.exchange.place(bench.order("BUY", "0.01"))
     comparison = bench.reconciler.compare()
     assert "carries this bot's mark and is not in its journal" in comparison.stops["BTCUSDT"]
+    bench.new_process(may_reset=False)
+    assert "BTCUSDT" in bench.reconciler.compare().stops, "it stays so until it is accepted"
     assert bench.reconciler.accept().stops == {}
     assert lines(bench.reconciler.compare()) == []
 
