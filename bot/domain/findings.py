@@ -75,9 +75,10 @@ class Unexplained(msgspec.Struct, frozen=True):
 
 
 class UnknownOrder(msgspec.Struct, frozen=True):
-    """An order with the bot's mark that its journal does not know: stops `symbol`."""
+    """An order with the bot's mark that its journal does not know: stops `symbol`, whose base asset is `asset`."""
 
     symbol: str
+    asset: str
     client_order_id: str
     line: str
 
@@ -122,7 +123,7 @@ class Look(msgspec.Struct, frozen=True):
         `adjustments` are beside it. Missing coins leave the position, missing quote leaves the cash; the coins of an
         unknown order stay foreign. A symbol of "" is the quote asset; None accepts everything.
         """
-        made, assets, left = [], set(), set()
+        made, assets, left, now_foreign = [], set(), set(), set()
         for finding in self.findings:
             if not isinstance(finding, Unexplained | UnknownOrder):
                 continue
@@ -134,11 +135,17 @@ class Look(msgspec.Struct, frozen=True):
                 quantity, quote = (missing, ZERO) if finding.symbol else (ZERO, missing)
                 name = f"accepted-{finding.asset}-{time}"
                 made.append(Adjustment(name, finding.symbol, quantity, quote, finding.line, time))
+            else:
+                now_foreign.add(finding.asset)
         now, then = self.accepted, self.if_accepted
+        kept = {asset: amount for asset, amount in now.foreign.items() if asset not in now_foreign}
+        came = {asset: amount for asset, amount in then.foreign.items() if asset in now_foreign}
         return tuple(made), Accepted(
-            foreign={asset: amount for asset, amount in now.foreign.items() if asset not in assets},
+            foreign={asset: amount for asset, amount in (kept | came).items() if asset not in assets},
             commissions=now.commissions | {a: paid for a, paid in then.commissions.items() if a in assets},
-            last_trade_ids=without_stopped(then.last_trade_ids, now.last_trade_ids, left),
+            # Of an accepted symbol nothing is found again, also while all entries stay stopped.
+            last_trade_ids=without_stopped(then.last_trade_ids, now.last_trade_ids, left)
+            | {symbol: last for symbol, last in then.last_trade_ids.items() if symbol in (symbols or ())},
         )
 
 

@@ -192,7 +192,7 @@ class _Comparison:
                     f"{symbol}: order {order_id}, {name}, carries this bot's mark and is not in its journal; if "
                     "another bot with this bot_id trades on the account, stop it, then run: reconcile --accept"
                 )
-                self._findings.append(UnknownOrder(symbol, name, line))
+                self._findings.append(UnknownOrder(symbol, book.rules[symbol].base_asset, name, line))
 
     def _with(self, late: Iterable[Fill]) -> tuple[dict[str, Decimal], Decimal]:
         book = self._book
@@ -264,8 +264,11 @@ class _Comparison:
             if trade.symbol not in book.unresolved:
                 last[trade.symbol] = max(trade.trade_id, last.get(trade.symbol, 0))
         stopped = {f.symbol for f in self._findings if isinstance(f, Unexplained | UnknownOrder)}
-        # What stopped a symbol is asked for again, so that its cause can be told until a person has accepted it.
-        accepted = Accepted(_not_zero(foreign), _not_zero(paid), without_stopped(last, before.last_trade_ids, stopped))
+        # What stopped a symbol is found again, and its cause can be told, until a person has accepted it.
+        bases = {book.rules[symbol].base_asset for symbol in stopped if symbol}
+        held_back = {asset: before.foreign.get(asset, ZERO) for asset in bases}
+        last_seen = without_stopped(last, before.last_trade_ids, stopped)
+        accepted = Accepted(_not_zero(foreign | held_back), _not_zero(paid), last_seen)
         return Look(tuple(self._findings), accepted, Accepted(_not_zero(foreign), _not_zero(paid_then), last))
 
     def _unexplained(self, symbol: str, asset: str, expected: Decimal, actual: Decimal) -> Unexplained:

@@ -256,3 +256,23 @@ def test_nothing_is_accepted_of_a_symbol_whose_order_is_of_unknown_fate(bench):
     assert comparison.freed == {"ETHUSDT"}
     assert [adjustment.symbol for adjustment in comparison.adjustments] == ["ETHUSDT"]
     assert comparison.undecided == {"BTCUSDT", ""}
+
+
+@pytest.mark.parametrize("may_reset", [True, False], ids=["testnet", "live"])
+@pytest.mark.parametrize("side", ["BUY", "SELL"])
+def test_an_order_under_an_id_of_the_bots_is_found_in_every_look_until_it_is_accepted(bench, may_reset, side):
+    """Two looks in a row stop its symbol: what the first one found must not be taken for known by the second."""
+    bench.new_process(may_reset)
+    bench.reconciler.compare()
+    own = bench.trade("BUY", "0.02").intent
+    bench.by_hand("BUY", "0.01")
+    bench.reconciler.compare()
+    twin = an_intent(side, "0.005", client_order_id=own.client_order_id)
+    bench.exchange.place(twin)
+    for _ in range(3):
+        comparison = bench.reconciler.compare()
+        assert own.client_order_id in comparison.stops["BTCUSDT"]
+        assert (comparison.adjustments, comparison.reports) == ((), ())
+    assert bench.reconciler.accept(("BTCUSDT",)).adjustments == ()
+    for _ in range(2):
+        assert set(bench.reconciler.compare().stops) <= {""}, "the money that was spent by hand is the quote's matter"
