@@ -153,6 +153,17 @@ class Desk:
         assert found["side"] in (side, "order"), found
         return found
 
+    def stop_of(self, symbol: str) -> dict[str, Any]:
+        """Wait until a symbol is stopped ("": all entries); return that as logged, once."""
+        bot = self.bot
+        assert bot is not None
+        found = wait_until(
+            lambda: [e for e in bot.events("SymbolStopped") if e["symbol"] == symbol], 25, f"{symbol or 'all'} stopped"
+        )
+        assert symbol in self.status()["stopped"]
+        assert len(found) == 1
+        return dict(found[0])
+
     def hears(self, text: str, timeout_s: float = 20, since: int = 0) -> str:
         assert self.bot is not None
         return self.bot.await_line(text, timeout_s, since)

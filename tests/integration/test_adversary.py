@@ -13,14 +13,13 @@ pytestmark = pytest.mark.slow
 def test_another_order_under_an_id_of_the_bots_is_not_the_bots(tmp_path):
     """Binance takes an id again once its order is filled: a second worker's order, or anybody's."""
     with desk(tmp_path, BOT_CAPITAL="3000") as at:
-        with at.running_bot() as bot:
+        with at.running_bot():
             bought = at.trades("BTCUSDT", "BUY")
             book = at.book
             twin = at.live.order(quantity="0.01", newClientOrderId=bought["client_order_id"])
             assert twin.json["status"] == "FILLED"
-            wait_until(lambda: "BTCUSDT" in at.status()["stopped"], 20, "its symbol is stopped")
+            stop = at.stop_of("BTCUSDT")
             assert at.book == book
-            (stop,) = bot.events("SymbolStopped")
             assert bought["client_order_id"] in stop["reason"]
             assert f"order {twin.json['orderId']}" in stop["reason"]
             at.refuses("BTCUSDT", "SELL", "NOT_PLACED")
@@ -34,25 +33,22 @@ def test_another_order_under_an_id_of_the_bots_is_not_the_bots(tmp_path):
 
 
 def test_an_order_with_the_bots_mark_that_it_never_made_stops_its_symbol_at_once(tmp_path):
-    with desk(tmp_path, BOT_CAPITAL="3000") as at, at.running_bot() as bot:
+    with desk(tmp_path, BOT_CAPITAL="3000") as at, at.running_bot():
         bought = at.trades("BTCUSDT", "BUY")
         book = at.book
         forged = bought["client_order_id"][:10] + "0" * 22
         assert at.live.order(symbol="ETHUSDT", quantity="0.1", newClientOrderId=forged).json["status"] == "FILLED"
-        wait_until(lambda: "ETHUSDT" in at.status()["stopped"], 20, "its symbol is stopped")
-        assert forged in bot.events("SymbolStopped")[0]["reason"]
+        assert forged in at.stop_of("ETHUSDT")["reason"]
         assert at.book == book
         at.trades("BTCUSDT", "SELL")
 
 
 def test_money_spent_by_hand_stops_entries_and_lets_exits_go(tmp_path):
     with desk(tmp_path) as at:
-        with at.running_bot() as bot:
+        with at.running_bot():
             at.trades("BTCUSDT", "BUY")
             assert at.live.order(symbol="ETHUSDT", quantity="0.5").json["status"] == "FILLED"
-            wait_until(lambda: "" in at.status()["stopped"], 20, "entries are stopped")
-            (stop,) = bot.events("SymbolStopped")
-            assert "all entries: the account holds" in stop["reason"]
+            assert "all entries: the account holds" in at.stop_of("")["reason"]
             orders = len(at.orders())
             assert "all entries are stopped" in at.refuses("DOGEUSDT", "BUY", "NOT_PLACED")["detail"]
             assert len(at.orders()) == orders

@@ -73,7 +73,7 @@ def sells_by_hand(at: Desk, person: Person, symbol: str, foreign: Decimal) -> di
     own = book[symbol.removesuffix("USDT")]
     step = Decimal("0.0001") if symbol != "DOGEUSDT" else Decimal(1)
     person.trade(symbol, "sell", ((foreign + own / 2) // step) * step)
-    wait_until(lambda: symbol in at.status()["stopped"], 20, f"{symbol} is stopped")
+    at.stop_of(symbol)
     assert at.book == book, "nothing is booked that nobody accepted"
     return book
 
@@ -115,7 +115,7 @@ def test_others_trade_on_the_same_account(tmp_path, profile):
 
             # The bot's coins sold by hand: that symbol stops, and no other.
             sells_by_hand(at, person, "ETHUSDT", at.total("ETH") - at.book["ETH"])
-            (stop,) = bot.events("SymbolStopped")
+            stop = at.stop_of("ETHUSDT")
             assert (stop["symbol"], "less than the bot's" in stop["reason"]) == ("ETHUSDT", True)
             assert "orders that are not the bot's took" in stop["reason"]
             assert at.told("status")["stopped"] == {"ETHUSDT": stop["reason"]}
