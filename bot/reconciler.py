@@ -39,14 +39,10 @@ _MINUTE_MS = 60_000
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    """What one look leaves for the next; `began_ms` is when the first one was: what came before is nobody's.
-
-    `doubtful` are the symbols that it stops: asked about again, whatever they hold, until a person has accepted it.
-    """
+    """What one look leaves for the next; `began_ms` is when the first one was: what came before is nobody's."""
 
     accepted: Accepted
     began_ms: int
-    doubtful: tuple[str, ...] = ()
 
 
 _kept = msgspec.json.Decoder(_Kept)
@@ -144,7 +140,6 @@ class Reconciler:
         self._may_reset = may_reset
         self._now_ms = now_ms
         self._began_ms = now_ms()
-        self._doubtful: tuple[str, ...] = ()
         self._booked_ids: dict[str, int] = {}  # the newest execution in the journal, by symbol
         self._agreed: dict[str, int] = {}  # the same, of symbols that hold what they should
         self._lock = threading.Lock()
@@ -191,8 +186,7 @@ class Reconciler:
                 self._journal.amend(report.client_order_id, report.fills)
         accepted = accepted or look.accepted
         last = {**accepted.last_trade_ids, **{symbol: last for symbol, last in self._agreed.items() if last}}
-        self._doubtful = tuple(symbol for symbol in look.stops if symbol not in freed)
-        kept = _Kept(msgspec.structs.replace(accepted, last_trade_ids=last), self._began_ms, self._doubtful)
+        kept = _Kept(msgspec.structs.replace(accepted, last_trade_ids=last), self._began_ms)
         self._journal.set_note(RECONCILED_NOTE, msgspec.json.encode(kept).decode())
         return Comparison(
             book=book,
@@ -247,7 +241,7 @@ class Reconciler:
         noted = self._journal.get_note(RECONCILED_NOTE)
         kept = None if noted is None else _kept.decode(noted)
         if kept is not None:
-            self._began_ms, self._doubtful = kept.began_ms, kept.doubtful
+            self._began_ms = kept.began_ms
         intents = [entry.intent for entry in (*unresolved, *settled)]
         return BookView(
             positions={symbol: position.quantity for symbol, position in positions.items()},
@@ -283,7 +277,7 @@ class Reconciler:
         for symbol, rules in self._rules.items():
             if symbol in book.unresolved or book.accepted is None:
                 continue
-            if not may_be_reset and rules.base_asset not in off and symbol not in self._doubtful:
+            if not may_be_reset and rules.base_asset not in off:
                 newest[symbol] = self._agreed[symbol] = max(seen.get(symbol, 0), self._booked_ids.get(symbol, 0))
                 continue
             rows = self._trades(symbol, seen.get(symbol))
