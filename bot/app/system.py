@@ -257,12 +257,13 @@ class BotSystem:
         for database in (self._store, self._journal, self._publishing):
             if database is not None:
                 database.close()
+        self._publishing = None
         self._log.close()
         self.directory.release()
         return abandoned
 
     def snapshot(self) -> Snapshot:
-        """Return what is to be seen of the bot now, without asking any actor."""
+        """Return what is to be seen of the bot now, without asking any actor; also after it was stopped."""
         return take_snapshot(
             self.settings.mode.value,
             self.settings.symbols,

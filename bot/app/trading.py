@@ -87,7 +87,7 @@ def offline_rules(symbols: Iterable[str], filters: Path | None) -> dict[str, Sym
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ConfigError(f"--filters {filters}: no valid JSON: {error}") from None
         except FilterError as error:
-            raise ConfigError(f"--filters {filters}: {error}") from None
+            raise ConfigError(f"--filters {filters}: {error}; give what GET /api/v3/exchangeInfo answers") from None
     rules = {}
     for symbol in symbols:
         known = given.get(symbol) or default_rules(symbol)

@@ -28,7 +28,7 @@ from bot.cli.tables import (
     trades_table,
     wallet_table,
 )
-from bot.config import Mode, load_settings
+from bot.config import ConfigError, Mode, load_settings
 from bot.domain.kline import Kline, kline_key
 from bot.domain.money import plain
 from bot.research.report import trade_json
@@ -93,7 +93,7 @@ def actors(arguments: argparse.Namespace) -> int:
     directory = _running(arguments)
     if arguments.action != "list":
         if arguments.name is None:
-            raise ControlError(f"actors {arguments.action} needs a NAME; see: actors list")
+            raise ConfigError(f"actors {arguments.action} needs a NAME; see: actors list")
         request = {"command": arguments.action, "name": arguments.name, "how": arguments.how}
         answer = ask(directory.control_socket, request)
         print(json.dumps(answer) if arguments.json else answer["done"])
@@ -110,7 +110,7 @@ def dead_letters(arguments: argparse.Namespace) -> int:
     """List the messages that were given up after killing their handlers; tell one again, or drop it."""
     directory = _running(arguments)
     if arguments.action != "list" and arguments.number is None:
-        raise ControlError(f"dead-letters {arguments.action} needs a NUMBER; see: dead-letters list")
+        raise ConfigError(f"dead-letters {arguments.action} needs a NUMBER; see: dead-letters list")
     request = {"command": "dead-letters", "action": arguments.action, "number": arguments.number}
     answer = ask(directory.control_socket, request)
     if arguments.action != "list":
@@ -150,6 +150,10 @@ def reconcile(arguments: argparse.Namespace) -> int:
     directory = directory_of(arguments)
     identity = directory.identity()
     symbol, accept = arguments.symbol, arguments.accept
+    stopped = directory.stopped_symbols()
+    if symbol is not None and symbol not in (known := {**_status(directory)["symbols"], **stopped}):
+        has = ", ".join(sorted(filter(None, known))) or "no symbol yet"
+        raise DataDirectoryError(f"{directory.path} holds no book of {symbol}; it has {has}")
     if directory.running_pid() is not None:
         request = {"command": "reconcile", "symbol": symbol, "accept": accept}
         found = ask(directory.control_socket, request, RECONCILE_WITHIN_S)
@@ -159,6 +163,9 @@ def reconcile(arguments: argparse.Namespace) -> int:
         flags = {"mode": identity.mode if identity else None, "data_dir": directory.path}
         found = compare_by_hand(load_settings(flags, arguments.config), directory, symbol, accept).as_json()
     stopped = directory.stopped_symbols()
+    if symbol is not None:
+        found["assets"] = [row for row in found["assets"] if row["symbol"] == symbol]
+        stopped = {one: reason for one, reason in stopped.items() if one == symbol}
     if arguments.json:
         print(json.dumps({**found, "stopped": stopped}))
     else:

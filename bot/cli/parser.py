@@ -173,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "backtest":
             one.add_argument("--plot", type=Path, metavar="out.html", help="draw the equity curve")
         else:
-            _data_dir(one)
+            _data_dir(one, "where its book is kept; else nowhere")
             one.add_argument("--speed", default="max", metavar="max|N", help="N times as fast as it happened")
             one.add_argument("--from-kafka", action="store_true", help="rebuild the store from the broker's topics")
             one.add_argument("--since", metavar="T", help="with --from-kafka: klines from this time on, in UTC")
@@ -198,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--connection-life-ms", type=int, metavar="N", help="websockets are cut after this, not 24 h")
     one.add_argument("--ping-every-ms", type=int, metavar="N", help="time between pings, not 20 s")
     one.add_argument("--pong-within-ms", type=int, metavar="N", help="time for the pong, not 60 s")
-    _data_dir(one)
+    _data_dir(one, "where its books are kept; else nowhere")
     one.add_argument("--json", action="store_true")
 
     one = _command(commands, "actors", "list, kill or release the actors of a running bot", ("books", "actors"))
@@ -273,5 +273,5 @@ def _command(
     return parser
 
 
-def _data_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data-dir", type=directory, metavar="DIR", help="default: data/MODE")
+def _data_dir(parser: argparse.ArgumentParser, meaning: str = "default: data/MODE") -> None:
+    parser.add_argument("--data-dir", type=directory, metavar="DIR", help=meaning)

@@ -60,9 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
                 system.flatten()
             _show_until(system, stop, on_terminal, until_flat=arguments.flatten)
         finally:
-            last = system.snapshot()
             abandoned = system.stop()
-    print(summary(last, time.monotonic() - began, settings.directory), flush=True)
+    # Read only now: what was in flight when it was stopped has come to its end.
+    print(summary(system.snapshot(), time.monotonic() - began, settings.directory), flush=True)
     if abandoned:
         print(f"these actors would not stop and were left behind: {', '.join(abandoned)}", file=sys.stderr)
     if system.failed.is_set():

@@ -183,7 +183,7 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
     trouble = [Text(f"UNWELL: {one_line(status['trouble'])}", "bold")] if status.get("trouble") else []
     halted = [Text(f"HALTED, no order leaves: {one_line(status['halted'])}", "bold")] if status.get("halted") else []
     stopped = [
-        Text(f"STOPPED, no order of it leaves: {symbol}: {one_line(reason)}", "bold")
+        Text(f"STOPPED, no order of it leaves: {_stop(symbol, reason)}", "bold")
         for symbol, reason in status.get("stopped", {}).items()
     ]
     parts = [
@@ -228,6 +228,11 @@ def dead_letters_table(letters: Sequence[Mapping[str, Any]]) -> RenderableType:
     return block("dead letters", ("number", "time (UTC)", "actor", "message", "error"), cells, right=(0,))
 
 
+def _stop(symbol: str, reason: str) -> str:
+    name = symbol or "all entries"
+    return f"{name}: {one_line(reason).removeprefix(f'{name}: ')}"
+
+
 def reconcile_table(found: Mapping[str, Any], stopped: Mapping[str, str], data_dir: Path) -> RenderableType:
     """Show the book beside the account, asset by asset, and what the differences are."""
     cells: list[list[_Cell]] = []
@@ -236,13 +241,13 @@ def reconcile_table(found: Mapping[str, Any], stopped: Mapping[str, str], data_d
         said = "an order's fate is unknown" if row["unknown"] else "MISSING" if beside < 0 else "ok"
         amounts = [quantity(Decimal(row[key])) for key in ("book", "free", "locked")]
         cells.append([row["asset"], row["symbol"] or "cash", *amounts, quantity(beside), said])
-    names = ("asset", "symbol", "the bot's book", "free", "locked", "beside the bot's", "")
+    names = ("asset", "symbol", "in the book", "free", "locked", "beside it", "")
     parts: list[RenderableType] = [block("the book and the account", names, cells, right=range(2, 6))]
     for title, lines in (
         ("found", found["findings"]),
         ("booked", found["adjustments"]),
         ("free again", [symbol or "all entries" for symbol in found["freed"]]),
-        ("stopped", [f"{symbol or 'all entries'}: {reason}" for symbol, reason in stopped.items()]),
+        ("stopped", [_stop(symbol, reason) for symbol, reason in stopped.items()]),
     ):
         if lines:
             parts += [Text(), Text(title, "bold"), *(Text(one_line(line)) for line in lines)]

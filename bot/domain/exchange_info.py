@@ -28,7 +28,7 @@ def rules_from_exchange_info(info: object, wanted: Collection[str]) -> dict[str,
     """
     symbols = info.get("symbols") if isinstance(info, Mapping) else None
     if not isinstance(symbols, list):
-        raise FilterError('no list "symbols": give the JSON that GET /api/v3/exchangeInfo answers')
+        raise FilterError('no list "symbols"')
     rules = {}
     for entry in symbols:
         if not isinstance(entry, Mapping):

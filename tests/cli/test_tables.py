@@ -2,6 +2,7 @@
 
 import io
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -16,6 +17,7 @@ from bot.cli.tables import (
     price,
     quantity,
     quote_asset,
+    reconcile_table,
     report_table,
     signed,
     status_table,
@@ -208,10 +210,20 @@ def test_status_shows_symbols_actors_and_their_errors_literally():
 def test_status_tells_of_dead_letters_and_of_trouble():
     status = {**a_snapshot().as_json(), "dead_letters": [{"number": 1}], "trouble": "bridge is down: boom"}
     status["halted"] = "by hand"
+    status["stopped"] = {"BTCUSDT": "BTCUSDT: coins are missing", "": "cash is missing"}
     lines = printed(status_table(status))
     assert lines[1] == "UNWELL: bridge is down: boom"
     assert lines[2] == "HALTED, no order leaves: by hand"
-    assert lines[3].endswith("dead letters 1")
+    assert lines[3] == "STOPPED, no order of it leaves: BTCUSDT: coins are missing"
+    assert lines[4] == "STOPPED, no order of it leaves: all entries: cash is missing"
+    assert lines[5].endswith("dead letters 1")
+
+
+def test_a_missing_asset_is_said_at_80_columns():
+    row = {"asset": "BTC", "symbol": "BTCUSDT", "book": "12.01621377", "free": "12.00000377", "locked": "0"}
+    found = {"assets": [{**row, "beside": "-10.01621", "unknown": False}]}
+    lines = printed(reconcile_table({**found, "findings": [], "adjustments": [], "freed": []}, {}, Path("data")))
+    assert lines[2].endswith("  MISSING")
 
 
 def test_status_needs_only_the_contracts_keys():

@@ -48,7 +48,10 @@ def test_a_kill_is_refused_in_one_line_where_it_makes_no_sense(bot, tmp_path):
         refused = kill(tmp_path, name)
         assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
         assert name in refused.stderr
-    command("actors", "kill", "--data-dir", tmp_path / "data", cwd=tmp_path)
+    for unnamed in (("actors", "kill"), ("dead-letters", "retry")):
+        refused = command(*unnamed, "--data-dir", tmp_path / "data", cwd=tmp_path)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert " needs a N" in refused.stderr
     released = command("actors", "release", "feed/BTCUSDT", "--data-dir", tmp_path / "data", cwd=tmp_path)
     assert (released.returncode, "quarantine" in released.stderr) == (1, True)
     dropped = command("dead-letters", "drop", 7, "--data-dir", tmp_path / "data", cwd=tmp_path)

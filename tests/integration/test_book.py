@@ -1,11 +1,13 @@
 """One book over several runs: other symbols, another capital, what the account holds, a start that is called off."""
 
+import json
 import signal
 import socket
 from decimal import Decimal
 
 import pytest
 
+from tests.integration.desk import desk
 from tests.integration.processes import ExchangeProcess, Program, command, told, wait_until
 
 EAGER = {"BOT_BUY_DROP": "0.0004", "BOT_SELL_RISE": "0.0004"}
@@ -75,3 +77,32 @@ def test_a_start_that_waits_for_the_exchange_is_called_off_in_order(tmp_path, an
             wait_until((tmp_path / "d" / "lock").exists, 20, "the directory is claimed")
             bot.send(signal.SIGTERM)
             assert bot.ends(10) == 0
+
+
+@pytest.mark.slow
+def test_the_last_lines_tell_of_an_order_that_was_in_flight_at_the_stop(tmp_path):
+    with desk(tmp_path) as at:
+        with at.running_bot() as bot:
+            at.fault("delay", ms=1500, path="/api/v3/order")
+            at.signal("BTCUSDT", "BUY")
+            wait_until(lambda: at.orders("BTCUSDT"), 10, "the order is at the exchange")
+        book = at.book
+        assert book["BTC"] == at.total("BTC") > 0
+        said = {line.split()[0]: line.split()[1:] for line in bot.said.splitlines() if line.startswith("  ")}
+        assert said["trades"] == ["1"]
+        assert said["decisions"][0] == said["messages"][0]
+        assert said["positions"] == ["BTCUSDT", f"{book['BTC']}"]
+        assert said["cash"] == [f"{book['USDT']:,.2f}", "USDT"]
+
+
+@pytest.mark.slow
+def test_a_symbol_that_the_book_does_not_know_is_not_reconciled(tmp_path):
+    with desk(tmp_path) as at:
+        with at.running_bot():
+            at.trades("BTCUSDT", "BUY")
+            (row,) = json.loads(at.ask("reconcile", "BTCUSDT", "--json"))["assets"]
+            assert Decimal(row["book"]) == at.book["BTC"]
+            unknown = at.run("reconcile", "btcusdt", "--accept")
+        for ended in (unknown, at.run("reconcile", "XRPUSDT"), at.run("reconcile", "XRPUSDT", "--accept")):
+            assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+            assert "it has BTCUSDT, DOGEUSDT, ETHUSDT" in ended.stderr

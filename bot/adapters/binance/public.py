@@ -127,7 +127,7 @@ class PublicCalls:
         try:
             rules = rules_from_exchange_info(info, symbols)
         except FilterError as error:
-            raise ConfigurationRefused(f"exchangeInfo: {error}") from None
+            raise ExchangeUnavailable(f"exchangeInfo: reply not understood: {error}") from None
         missing = [symbol for symbol in symbols if symbol not in rules]
         if missing:
             raise ExchangeUnavailable(f"exchangeInfo left out {', '.join(missing)}")
