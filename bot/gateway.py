@@ -6,11 +6,13 @@ the exchange by client order id, and "there is none" counts only once the reques
 
 import threading
 from collections.abc import Callable
+from functools import reduce
 from typing import Protocol, TypeVar
 
 import msgspec
 
 from bot.domain.decision import Decided
+from bot.domain.money import ZERO, add
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus
 from bot.ports import (
     ConfigurationRefused,
@@ -230,4 +232,8 @@ class OrderGateway:
 
 
 def _is_another(entry: JournalEntry, report: OrderReport) -> bool:
-    return entry.status.is_final and bool(entry.order_id) and report.order_id != entry.order_id
+    if entry.status.is_final and entry.order_id and report.order_id != entry.order_id:
+        return True
+    # An order that never left has no id to tell them by: but none executes more than was asked for, or the other side.
+    executed = reduce(add, (fill.quantity for fill in report.fills), ZERO)
+    return executed > entry.intent.quantity or any(fill.side is not entry.intent.side for fill in report.fills)

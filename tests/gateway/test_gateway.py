@@ -8,7 +8,7 @@ import pytest
 from bot.adapters.paper import PaperExchange
 from bot.adapters.sqlite import SqliteJournal
 from bot.app.data_directory import DataDirectory
-from bot.domain.order import OrderStatus
+from bot.domain.order import OrderReport, OrderStatus
 from bot.domain.sizing import SizingParameters
 from bot.gateway import OrderGateway, Settled, Unsettled
 from bot.ports import (
@@ -21,7 +21,7 @@ from bot.ports import (
 )
 from bot.supervision import Fenced
 from bot.supervision.testing import ManualClock, RecordingContext
-from tests.support.builders import NOON, an_intent, rules_of
+from tests.support.builders import NOON, a_fill, an_intent, rules_of
 from tests.support.doubles import WINDOW_MS, Crash, NoHalt, ScriptedExchange
 
 RULES = {"BTCUSDT": rules_of()}
@@ -340,6 +340,16 @@ def test_what_cannot_be_journaled_is_not_sent(bench):
     outcome = bench.submit()
     assert (outcome.status, outcome.fills, bench.exchange.placed) == (OrderStatus.NOT_PLACED, (), [])
     assert "disk is full" in outcome.detail
+
+
+@pytest.mark.parametrize("another", [{"quantity": "1.5"}, {"quantity": "0.5", "side": "SELL"}], ids=str)
+def test_what_an_order_cannot_have_executed_is_another_ones(bench, another):
+    """A twin of this bot makes the same ids: its order must not be booked for one that was held back here."""
+    bench.halt.reason = "by hand"
+    assert bench.submit().status is OrderStatus.NOT_PLACED
+    report = OrderReport("bh-1", 7, "BTCUSDT", OrderStatus.FILLED, (a_fill(order_id=7, **another),))
+    assert (bench.gateway.take(report), bench.gateway.is_foreign(report)) == (None, True)
+    assert bench.journal.entry("bh-1").fills == ()
 
 
 def test_an_end_that_cannot_be_journaled_is_settled_later(bench):
