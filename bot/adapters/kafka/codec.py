@@ -103,11 +103,16 @@ _ENCODER = msgspec.json.Encoder(decimal_format="string")
 _PLAIN = msgspec.json.Decoder()
 
 
+_Head = tuple[bytes | None, bytes | None]
+"""The headers type and schema."""
+
+
 class Codec:
     """Writes and reads the messages of one mode, on topics that begin with `topic_prefix`."""
 
     def __init__(self, mode: str, topic_prefix: str = "", forms: Mapping[str, Form] = FORMS) -> None:
         self._forms = forms
+        self._known: dict[_Head, tuple[Form, int]] = {}
         self._topics = {kind: topic_prefix + topic for kind, topic in TOPICS.items()}
         self._headers: dict[type, list[tuple[str, str | bytes | None]]] = {
             form.kind: [("type", name.encode()), ("schema", b"%d" % form.schema), ("mode", mode.encode())]
@@ -155,12 +160,30 @@ class Codec:
     def decode(self, record: Record) -> LogEntry:
         """Return the entry that a record holds. Raises CodecError, also for a version newer than what is known."""
         headers = dict(record.headers)
-        name = (headers.get("type") or b"").decode("ascii", "replace")
-        form = self._forms.get(name)
-        place = f"{record.topic} [{record.partition}] at offset {record.offset}"
+        head = (headers.get("type"), headers.get("schema"))
+        # Of a kline all of this takes longer than its JSON: each pair that is right is looked at once.
+        known = self._known.get(head)
+        if known is None:
+            known = self._known[head] = self._form_of(head, record)
+        form, version = known
+        try:
+            entry = form.read(self._upcast(form, version, record.value or b""))
+            received = headers.get(RECEIVED_EVENT_TIME)
+            if received is not None and type(entry) is Kline:
+                entry = msgspec.structs.replace(entry, received_event_time=int(received))
+        except (msgspec.DecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
+            text = " ".join(str(error).split())[:200]
+            name = form.kind.__name__
+            raise CodecError(f"{_place(record)}: this {name} of version {version} cannot be read: {text}") from None
+        _check_numbers(entry, record)
+        return entry  # type: ignore[no-any-return]
+
+    def _form_of(self, head: _Head, record: Record) -> tuple[Form, int]:
+        """Return the form and version that the headers name. Raises CodecError."""
+        name, schema = (head[0] or b"").decode("ascii", "replace"), head[1] or b""
+        form, place = self._forms.get(name), _place(record)
         if form is None:
             raise CodecError(f"{place}: a message of type {name[:60]!r} is not known; read it with a newer bot")
-        schema = headers.get("schema") or b""
         if not re.fullmatch(rb"[1-9]\d{0,8}", schema):
             raise CodecError(f"{place}: the header schema of this {name} is no version; it was not written by a bot")
         version = int(schema)
@@ -169,16 +192,7 @@ class Codec:
                 f"{place}: this {name} has version {version}, and this bot reads versions up to {form.schema}; "
                 "read it with a newer bot"
             )
-        try:
-            entry = form.read(self._upcast(form, version, record.value or b""))
-            received = headers.get(RECEIVED_EVENT_TIME)
-            if received is not None and type(entry) is Kline:
-                entry = msgspec.structs.replace(entry, received_event_time=int(received))
-        except (msgspec.DecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
-            text = " ".join(str(error).split())[:200]
-            raise CodecError(f"{place}: this {name} of version {version} cannot be read: {text}") from None
-        _check_numbers(entry, place)
-        return entry  # type: ignore[no-any-return]
+        return form, version
 
     @staticmethod
     def _upcast(form: Form, version: int, value: bytes) -> bytes:
@@ -212,21 +226,29 @@ def _plainly(value: Any) -> Any:
 _LEAST, _MOST = Decimal("1E-40"), Decimal("1E+40")
 
 
-def _check_numbers(entry: Any, place: str) -> None:
+def _place(record: Record) -> str:
+    return f"{record.topic} [{record.partition}] at offset {record.offset}"
+
+
+def _check_numbers(entry: Any, record: Record) -> None:
     """Refuse numbers that no price or amount is: whoever can write to the topic wrote this."""
     try:
         if type(entry) is Kline:
             prices = (entry.open, entry.high, entry.low, entry.close)
             is_right = min(prices) >= _LEAST and max(prices) <= _MOST and _is_amount(entry.volume)
             if not is_right or not (entry.quote_volume is None or _is_amount(entry.quote_volume)):
-                raise CodecError(f"{place}: the numbers of this Kline are no prices; it was not written by a bot")
+                raise CodecError(
+                    f"{_place(record)}: the numbers of this Kline are no prices; it was not written by a bot"
+                )
         elif type(entry) is Trade:
             numbers = (entry.price, entry.quantity, entry.quote_quantity, entry.commission, entry.close)
             if not all(map(_is_amount, (*numbers, *(amount for _, amount in entry.commissions)))):
-                raise CodecError(f"{place}: the numbers of this Trade are no amounts; it was not written by a bot")
+                raise CodecError(
+                    f"{_place(record)}: the numbers of this Trade are no amounts; it was not written by a bot"
+                )
     except InvalidOperation:
         raise CodecError(
-            f"{place}: a number of this {type(entry).__name__} is none; it was not written by a bot"
+            f"{_place(record)}: a number of this {type(entry).__name__} is none; it was not written by a bot"
         ) from None
 
 

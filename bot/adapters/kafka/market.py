@@ -21,6 +21,9 @@ WINDOW = 500
 READY = 5_000
 """So many more may wait here for that; then its records are left for later, so that the others go on."""
 BATCH = 500
+BLOCKED_BATCH = 50
+PICKS = 100
+"""After so many klines the clock is looked at, for commits."""
 COMMIT_MS = 1_000
 BLOCKED_MS = 20
 POLL_S = 0.25
@@ -124,6 +127,7 @@ class KafkaKlines:
         self._lanes: dict[tuple[str, int], dict[str, _Lane]] = {}
         self._turn: Iterator[_Lane] = iter(())
         self._looked_ms = self._heard_ms = clock.monotonic_ms()
+        self._picked = 0
         self._complaints = Throttle(COMPLAINTS, COMPLAINTS_MS)
         self._pause = threading.Event()
 
@@ -135,16 +139,23 @@ class KafkaKlines:
         if not self._is_wanted:
             self.close()
             raise StreamClosed("closed")
+        self._picked += 1
+        if self._picked < PICKS and (kline := self._pick()) is not None:
+            return kline
+        self._picked = 0
         now = self._clock.monotonic_ms()
-        if now - self._looked_ms >= COMMIT_MS:
+        is_blocked = any(lane.ready for lanes in self._lanes.values() for lane in lanes.values())
+        if now - self._looked_ms >= (BLOCKED_MS if is_blocked else COMMIT_MS):
             self._settle()
         kline = self._pick()
         if kline is not None:
             return kline
-        is_blocked = any(lane.ready for lanes in self._lanes.values() for lane in lanes.values())
-        if is_blocked and now - self._looked_ms >= BLOCKED_MS:
-            self._settle()
-        self.fetch(BLOCKED_MS / 1000 if is_blocked else POLL_S)
+        if is_blocked:
+            # All that are here wait for the store; little more is taken, for symbols that have none here.
+            self.fetch(0, BLOCKED_BATCH)
+            self._pause.wait(BLOCKED_MS / 1000)
+        else:
+            self.fetch(POLL_S)
         self._check_link(now)
         return self._pick()
 
@@ -156,9 +167,9 @@ class KafkaKlines:
             self._settle()
             self._reader.close()
 
-    def fetch(self, timeout_s: float) -> None:
-        """Take in what the broker has, waiting at most so long for the first of it."""
-        records = self._reader.poll(BATCH, timeout_s)
+    def fetch(self, timeout_s: float, limit: int = BATCH) -> None:
+        """Take in up to `limit` records that the broker has, waiting at most so long for the first of them."""
+        records = self._reader.poll(limit, timeout_s)
         if records:
             self._heard_ms = self._clock.monotonic_ms()
         for record in records:
@@ -166,7 +177,9 @@ class KafkaKlines:
 
     def _take(self, record: Record) -> None:
         place = (record.topic, record.partition)
-        lanes = self._lanes.setdefault(place, {})
+        lanes = self._lanes.get(place)
+        if lanes is None:
+            lanes = self._lanes[place] = {}
         if record.offset < self._next.get(place, 0):
             # The group gave the partition away and back: from where it committed on, all comes again.
             lanes.clear()
@@ -178,7 +191,10 @@ class KafkaKlines:
                 self._on_bad_record(str(error))
             return
         if isinstance(kline, Kline) and kline.symbol in self._symbols and kline.interval == self._interval:
-            lanes.setdefault(kline.symbol, _Lane()).take(record.offset, kline)
+            lane = lanes.get(kline.symbol)
+            if lane is None:
+                lane = lanes[kline.symbol] = _Lane()
+            lane.take(record.offset, kline)
 
     def _pick(self) -> Kline | None:
         """Return a kline of a symbol that may have one more on its way; symbols take turns."""
