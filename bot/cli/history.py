@@ -59,7 +59,7 @@ def backtest(arguments: argparse.Namespace) -> int:
 
 def inputs(arguments: argparse.Namespace) -> tuple[Settings, list[Series], dict[str, SymbolRules]]:
     """Return the settings, the files' klines and the rules of their symbols. Raises ConfigError, FileError."""
-    settings = load_settings({flag: getattr(arguments, flag) for flag in FLAGS})
+    settings = load_settings({flag: getattr(arguments, flag) for flag in FLAGS}, arguments.config)
     if arguments.interval is not None:
         try:
             interval_ms(arguments.interval)

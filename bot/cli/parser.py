@@ -170,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--compare-on", choices=["message", "closed"])
         one.add_argument("--filters", type=Path, metavar="FILE", help="Binance's exchangeInfo JSON")
         one.add_argument("--json", action="store_true")
+        one.add_argument("--config", type=Path, metavar="bot.toml")
         if name == "backtest":
             one.add_argument("--plot", type=Path, metavar="out.html", help="draw the equity curve")
         else:
@@ -180,7 +181,6 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument(
                 "--equal-to", type=directory, metavar="DIR", help="with --from-kafka: compare with this one"
             )
-            one.add_argument("--config", type=Path, metavar="bot.toml")
 
     one = _command(
         commands, "simulator", "the simulated Binance exchange as a server of its own", ("simulator", "serve")

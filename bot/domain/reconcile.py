@@ -278,7 +278,7 @@ class _Comparison:
         stopped = symbol or "all entries"
         line = (
             f"{stopped}: the account holds {plain(actual)} {asset}, {missing} less than the bot's {plain(expected)}"
-            f"{cause}; see: reconcile {symbol}"
+            f"{cause}; see: {' '.join(['reconcile', *([symbol] if symbol else [])])}"
         )
         return Unexplained(symbol, asset, expected, actual, line)
 
