@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from bot.config import KafkaSettings
 from bot.ports import Link
+from tests.kafka.entries import a_trade
 from tests.kafka.streams import by_symbol, everything, klines, linked, polled, publish, publisher_of
 from tests.support.kafka.mock_cluster import (
     NOT_ENOUGH_REPLICAS,
@@ -65,3 +67,18 @@ def test_a_broker_that_goes_and_comes_back(cluster: MockCluster, settings: Kafka
     assert publisher.state().link is Link.UP
     publisher.close(5)
     assert by_symbol(everything(settings, "KafkaStreams")) == by_symbol(klines(20))
+
+
+def test_a_message_that_no_client_sends_is_refused_too(settings: KafkaSettings) -> None:
+    publisher = publisher_of(settings)
+    publish(publisher, klines(5))
+    large = msgspec.structs.replace(a_trade(), reason="x" * 2_000_000)
+    assert publisher.publish(8, [*klines(1, first=5), large, *klines(1, first=6)]) == 6
+    assert "raise max.message.bytes" in publisher.state().reason
+    polled(
+        publisher,
+        lambda: publisher.state().link is Link.REFUSED and publisher.taken == publisher.delivered,
+        "it fell back",
+    )
+    assert publisher.delivered in (5, 6)
+    publisher.close(5)

@@ -51,6 +51,7 @@ def kcat(settings: KafkaSettings, topic: str) -> list[str]:
     return sorted(ended.stdout.splitlines())
 
 
+@pytest.mark.kafka("latest_offset")
 def test_kcat_prints_klines_and_trades(published: KafkaSettings) -> None:
     if shutil.which("kcat") is None:
         reason = "kcat is not installed; on Debian: apt-get install kcat"

@@ -6,6 +6,7 @@ from functools import partial
 
 import msgspec
 import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from bot.adapters.kafka.admin import Topics
 from bot.adapters.kafka.codec import Codec
@@ -15,7 +16,7 @@ from bot.config import KafkaSettings
 from bot.messages import LogEntry
 from bot.ports import Link
 from bot.supervision import SystemClock
-from tests.integration.processes import wait_until
+from tests.integration.processes import pause, wait_until
 from tests.kafka.entries import ENTRIES, a_trade
 from tests.kafka.streams import by_symbol, everything, klines, linked, polled, publish, publisher_of
 from tests.support.builders import a_decision
@@ -24,6 +25,7 @@ from tests.support.kafka.brokers import Broker
 pytestmark = pytest.mark.kafka()
 
 
+@pytest.mark.kafka("latest_offset")
 def test_all_kinds_go_there_and_come_back(kafka: KafkaSettings) -> None:
     Topics(kafka).create_missing()
     publisher = publisher_of(kafka)
@@ -130,17 +132,33 @@ def test_what_the_broker_refuses_stops_the_rest_until_it_is_mended(kafka: KafkaS
     Topics(kafka).create_missing()
     publish(publisher, entries)
     assert (publisher.state().link, publisher.state().reason) == (Link.UP, "")
-    large = a_trade(1)
-    large = msgspec.structs.replace(large, reason=random.Random(1).randbytes(2_000_000).hex())
-    more = [*klines(10, first=50), large, a_trade(2), a_trade(3)]
-    base = len(entries)
-    publisher.publish(base + len(more), more)
-    assert "raise max.message.bytes" in linked(publisher, Link.REFUSED)
-    polled(publisher, lambda: publisher.taken == publisher.delivered, "it fell back")
-    assert publisher.delivered < base + 11
     publisher.close(5)
-    trades = [entry.order_id for entry in everything(kafka, "trades")]
-    assert trades == [a_trade().order_id], "nothing passed the one that was refused"
+
+
+@pytest.mark.kafka("limits", "latest_offset")
+def test_nothing_passes_a_message_that_the_broker_refuses(kafka: KafkaSettings) -> None:
+    Topics(kafka).create_missing()
+    limit(kafka, "trades", "20000")
+    publisher = publisher_of(kafka)
+    publish(publisher, [a_trade()])
+    publisher.publish(2, [msgspec.structs.replace(a_trade(1), reason=random.Random(1).randbytes(100_000).hex())])
+    pause(1)  # the refusal is there, and nobody has looked
+    publisher.publish(4, [a_trade(2), a_trade(3)])
+    pause(1)
+    assert "raise max.message.bytes" in linked(publisher, Link.REFUSED)
+    polled(publisher, lambda: publisher.taken == publisher.delivered == 1, "it fell back")
+    assert everything(kafka, "trades") == [a_trade()]
+    limit(kafka, "trades", "1000000")
+    publish(publisher, [a_trade(1), a_trade(2)], base=1)
+    publisher.close(5)
+    assert sorted(map(repr, everything(kafka, "trades"))) == sorted(repr(a_trade(number)) for number in range(3))
+
+
+def limit(kafka: KafkaSettings, topic: str, max_message_bytes: str) -> None:
+    entry = ConfigEntry("max.message.bytes", max_message_bytes, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, kafka.topic_prefix + topic, incremental_configs=[entry])
+    client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    client.incremental_alter_configs([resource])[resource].result(10)
 
 
 def test_offsets_have_no_gap(kafka: KafkaSettings) -> None:

