@@ -211,8 +211,9 @@ class Wire:
                 return
             pieces = []
             self.received.append(pieces)
-            self._threads.append(threading.Thread(target=self._serve, args=(connection, pieces), daemon=True))
-            self._threads[-1].start()
+            thread = threading.Thread(target=self._serve, args=(connection, pieces), daemon=True)
+            thread.start()
+            self._threads.append(thread)  # started: whoever sees it may join it
 
     def _serve(self, connection, pieces):
         try:
