@@ -6,6 +6,7 @@ import queue
 import socket
 import struct
 import threading
+import time
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
@@ -231,6 +232,13 @@ class Wire:
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
         connection.close()
+
+    def await_connections(self, count):
+        """Wait until so many were accepted: a client's connect may return before."""
+        deadline, pause = time.monotonic() + 10, threading.Event()
+        while len(self._made) < count or len(self._threads) <= count:
+            assert time.monotonic() < deadline, f"{len(self._made)} connections came, not {count}"
+            pause.wait(0.005)
 
     def hang_up(self):
         for connection in self._made:

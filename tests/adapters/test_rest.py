@@ -516,7 +516,7 @@ class TestRules:
 
     def test_filters_that_cannot_be_used(self, server, history):
         server.on(INFO, reply('{"symbols":[{"symbol":"BTCUSDT","filters":[]}]}'))
-        with pytest.raises(ConfigurationRefused, match="BTCUSDT: no LOT_SIZE"):
+        with pytest.raises(ExchangeUnavailable, match="reply not understood: BTCUSDT: no LOT_SIZE"):
             history.rules(["BTCUSDT"])
 
 

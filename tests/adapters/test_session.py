@@ -132,6 +132,7 @@ class TestKeptAlive:
         session = session_to(wire.port)
         session.warm(2)
         session.get("http://h/")
+        wire.await_connections(2)
         wire.hang_up()
         wait_for_end(wire)
         assert session.post("http://h/", data="x=1").status_code == 200
@@ -181,6 +182,7 @@ class TestKeptAlive:
     def test_closing(self, wire):
         session = session_to(wire.port)
         session.warm(2)
+        wire.await_connections(2)
         session.close()
         wait_for_end(wire)
 
