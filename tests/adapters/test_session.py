@@ -144,6 +144,7 @@ class TestKeptAlive:
         session.warm(2)
         session.warm(2)
         session.get("http://h/")
+        wire.await_connections(2)
         assert len(wire.received) == 2
         wire.hang_up()
         wait_for_end(wire)
