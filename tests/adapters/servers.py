@@ -249,9 +249,10 @@ class Wire:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.hang_up()
         for thread in self._threads:
-            thread.join()
+            while thread.is_alive():  # one that was accepted just now is known a moment later
+                self.hang_up()
+                thread.join(0.05)
 
 
 def http_reply(body=b"{}", status="200 OK", *headers):
