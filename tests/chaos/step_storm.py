@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from bot.app.control import ControlError, ask
 from tests.chaos.stepping import Outcome, SteppedExchange, outcome_of, rules_of_book
@@ -113,7 +114,7 @@ class StepStorm:
         books = assert_same_books(self.exchange.state(), data, "testnet")
         outcome = outcome_of(data, self.tape)
         expected = self.tape.expected(rules_of_book(data), outcome.lost)
-        assert outcome.trades == expected["trades"]
+        assert outcome.trades == expected["trades"], difference(outcome.trades, expected["trades"])
         assert sorted(outcome.klines) == sorted(self.tape.steps)
         wallet = told("wallet", "--data-dir", data, cwd=data)
         for amount in ("cash", "positions", "equity"):
@@ -127,3 +128,12 @@ class StepStorm:
         for number, bot in enumerate(self.bots):
             bot.kill()
             (self.folder / f"bot-{number + 1}.log").write_text("".join([*bot.lines, *bot.errors]))
+
+
+def difference(booked: list[dict[str, Any]], expected: list[dict[str, Any]]) -> str:
+    """Where two lists of trades part, with what came before."""
+    both = list(zip(booked, expected, strict=False))
+    at = next((number for number, (one, other) in enumerate(both) if one != other), len(both))
+    sides = {"booked": booked, "expected": expected}
+    parts = (f"{name}: {trades[max(0, at - 1) : at + 2]}" for name, trades in sides.items())
+    return f"of {len(booked)} and {len(expected)} trades number {at} differs\n" + "\n".join(parts)
