@@ -121,12 +121,25 @@ class AwsSettings(_Section):
     """Where API keys are kept, if not in the environment; an empty `region` or `endpoint_url` is AWS's own choice.
 
     `secret_id` names a secret of Secrets Manager, `ssm_path` is what stands before /api_key and /api_secret in SSM.
+    `table_prefix` stands before the names of the DynamoDB tables. They are made by `billing`: pay a request, or so
+    many write and read units a second in each table.
     """
 
     region: str = ""
     endpoint_url: str = ""
     secret_id: str = ""
     ssm_path: str = ""
+    table_prefix: str = ""
+    billing: Literal["on_demand", "provisioned"] = "on_demand"
+    write_units: int = Field(default=5, ge=1, le=40_000)
+    read_units: int = Field(default=5, ge=1, le=40_000)
+
+    @field_validator("table_prefix")
+    @classmethod
+    def _check_table_prefix(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{0,200}", value):
+            raise ValueError(f"{_shown(value)} is refused: it must be letters, digits, dots, _ or -")
+        return value
 
     @field_validator("ssm_path")
     @classmethod
@@ -265,6 +278,9 @@ class Settings(_Section):
     feed_silence: int = Field(30, ge=3)
     stream_life: int = Field(85_800, ge=10, le=86_400)
     simulator_seed: int | None = None
+    # Where history is read: beside history.db, which is always written, DynamoDB has it too.
+    store: Literal["sqlite", "dynamodb"] = "sqlite"
+    store_closed_only: bool = False
     api_key: SecretStr = SecretStr("")
     api_secret: SecretStr = SecretStr("")
     exchange: ExchangeSettings = ExchangeSettings()

@@ -1,6 +1,6 @@
 """What the actors need of the outside, as small Protocols. Adapters stand behind them; nothing here does anything."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
@@ -304,6 +304,62 @@ class Store(Protocol):
 
 class StoreError(Exception):
     """The store did not take or give; the text is one line with the cause."""
+
+
+class StoreBusy(StoreError):
+    """A store elsewhere could not be asked or had too much to do: that passes by itself, so ask again later."""
+
+
+class ItemsRefused(StoreError):
+    """A store can never keep these items (too large, say); it has all others that it was given with them."""
+
+    def __init__(self, text: str, items: Sequence[Kline | Trade]) -> None:
+        super().__init__(text)
+        self.items = tuple(items)
+
+
+class History(Protocol):
+    """Klines and trades in a store that may be far away. Thread-safe. Each method raises StoreError, StoreBusy.
+
+    A plain StoreError needs a person (no such table, no permission, no credentials), and then it goes on.
+    """
+
+    def write(self, klines: Sequence[Kline], trades: Sequence[Trade]) -> None:
+        """Store trades, then klines; the same item twice leaves one, so all may be given again after a failure.
+
+        A trade of more quantity replaces the one of its order (a fill was found late), never one of less.
+        Returns or raises within seconds. Raises ItemsRefused.
+        """
+
+    def klines(
+        self,
+        symbol: str | None = None,
+        interval: str | None = None,
+        since: int | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Kline]:
+        """Iterate over klines by (open_time, is_closed, event_time), oldest first; of several symbols, merged.
+
+        `since` is the smallest open_time in ms; `limit` keeps the newest so many.
+        """
+
+    def last_klines(self, symbol: str, count: int, closed_only: bool = False) -> list[Kline]:
+        """Return the last `count` klines (or closed klines) of a symbol in message order, oldest first."""
+
+    def trades(self, symbol: str | None = None) -> Iterator[Trade]:
+        """Iterate over all trades by (time, client_order_id), oldest first."""
+
+    def traded(self, symbol: str) -> dict[str, Decimal]:
+        """Return the quantities of a symbol's stored trades (base asset), by client order id."""
+
+    def trade(self, symbol: str, client_order_id: str) -> Trade | None:
+        """Return the trade that an order made, None if it made none or it is not stored."""
+
+    def symbols(self) -> list[str]:
+        """Return the symbols that have klines or trades, sorted."""
+
+    def close(self) -> None:
+        """Let go of connections; nothing that was written needs it."""
 
 
 class EventLog(Protocol):
