@@ -1,4 +1,4 @@
-"""What every store keeps: items once, decimals to the last digit, klines in message order; and what SQLite's adds."""
+"""What SQLite's store adds to a history of klines and trades (test_history.py): why, actors, processes, errors."""
 
 import os
 import random
@@ -9,12 +9,9 @@ import sys
 import threading
 from contextlib import closing
 from decimal import Decimal
-from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from bot.adapters.sqlite import SqliteStore
 from bot.adapters.sqlite import store as sqlite_store
@@ -22,31 +19,15 @@ from bot.domain.decision import Run
 from bot.domain.order import Side, Trade
 from bot.ports import StoreError
 from bot.supervision import ActorFailed, ActorQuarantined, ActorRestarted, ActorStarted
-from tests.support.builders import MINUTE_MS, NOON, a_decision, a_kline, klines_of
+from tests.support.builders import MINUTE_MS, NOON, a_decision, a_kline, klines_of, mixed_klines
 
 ROOT = Path(__file__).parents[2]
-STORES = [pytest.param(lambda directory: SqliteStore(directory / "history.db"), id="sqlite")]
-
-
-@pytest.fixture(params=STORES)
-def open_store(request, tmp_path):
-    """Opens the one store of this test; called again, as a process that starts anew would."""
-    opened = []
-
-    def open_one():
-        for store in opened:
-            store.close()
-        opened.append(request.param(tmp_path))
-        return opened[-1]
-
-    yield open_one
-    for store in opened:
-        store.close()
 
 
 @pytest.fixture
-def store(open_store):
-    return open_store()
+def store(tmp_path):
+    with SqliteStore(tmp_path / "history.db") as store:
+        yield store
 
 
 def a_trade(client_order_id="bh-1", symbol="BTCUSDT", time=NOON, **changes):
@@ -69,23 +50,7 @@ def a_trade(client_order_id="bh-1", symbol="BTCUSDT", time=NOON, **changes):
     return Trade(**(values | changes))
 
 
-def extreme_decimals(negative=False):
-    """Finite decimals of up to 40 digits, between 1E-60 and 1E+90, many with trailing zeros."""
-    return st.builds(
-        lambda sign, digits, exponent: Decimal((sign, digits, exponent)),
-        st.integers(0, int(negative)),
-        st.lists(st.integers(0, 9), min_size=1, max_size=40).map(tuple),
-        st.integers(-60, 50),
-    )
-
-
-TIMES = st.integers(0, 2**62)
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-EXAMPLES = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-FRESH = count()
-
-
-# The port
+# What more it stores than klines and trades
 
 
 def test_an_empty_store_has_nothing(store):
@@ -95,75 +60,10 @@ def test_an_empty_store_has_nothing(store):
     store.write([], [])
 
 
-def test_the_last_klines_come_oldest_first_and_of_one_symbol(store):
-    klines = klines_of("1", "2", "3", "4")
-    store.write(klines[2:], [])
-    store.write([*klines[:2], *klines_of("9", symbol="ETHUSDT")], [])
-    assert store.last_klines("BTCUSDT", 2) == klines[2:]
-    assert store.last_klines("BTCUSDT", 100) == klines
-    assert store.last_klines("BTCUSDT", 0) == []
-
-
-def test_message_order_is_open_time_then_closed_then_event_time(store):
-    # The second candle's own event_time lies before the first one's close: open_time decides.
-    in_order = [
-        a_kline("1", event_time=NOON + 2_000, is_closed=False),
-        a_kline("2", event_time=NOON + 70_000, is_closed=False),
-        a_kline("3"),
-        a_kline("4", open_time=NOON + MINUTE_MS, event_time=NOON + 1_000, is_closed=False),
-        a_kline("5", open_time=NOON + MINUTE_MS, event_time=NOON + 65_000, is_closed=False),
-    ]
-    store.write(random.Random(3).sample(in_order, len(in_order)), [])
-    assert store.last_klines("BTCUSDT", 10) == in_order
-    assert store.last_klines("BTCUSDT", 3) == in_order[2:]
-    assert store.last_klines("BTCUSDT", 1, closed_only=True) == [in_order[2]]
-    assert store.last_klines("BTCUSDT", 10, closed_only=True) == [in_order[2]]
-
-
 def test_open_times_are_compared_as_numbers(store):
     early, late = a_kline("1", open_time=999, close_time=1_000), a_kline("2", open_time=1_000, close_time=1_001)
     store.write([late, early], [])
     assert store.last_klines("BTCUSDT", 2) == [early, late]
-
-
-def test_the_same_kline_twice_is_stored_once(store):
-    updates = [a_kline("1", event_time=NOON + 2_000, is_closed=False), a_kline("2")]
-    store.write(updates + updates, [])
-    store.write(updates, [])
-    assert store.last_klines("BTCUSDT", 10) == updates
-
-
-def test_a_candle_is_closed_once_whatever_the_source(store):
-    """The stream's closed kline and REST's of the same candle are one item."""
-    from_stream = a_kline("2", received_event_time=NOON + 60_010)
-    store.write([from_stream], [])
-    store.write([a_kline("2")], [])
-    (stored,) = store.last_klines("BTCUSDT", 10)
-    assert (stored.close, stored.is_closed) == (Decimal(2), True)
-
-
-def test_a_trade_is_stored_once(store):
-    store.write([], [a_trade("bh-1"), a_trade("bh-1"), a_trade("bh-2")])
-    store.write([], [a_trade("bh-1"), a_trade("bh-1", symbol="ETHUSDT")])
-    quantity = a_trade().quantity
-    assert store.traded("BTCUSDT") == {"bh-1": quantity, "bh-2": quantity}
-    assert store.traded("ETHUSDT") == {"bh-1": quantity}
-
-
-def test_fills_found_late_replace_the_trade_and_no_trade_ever_shrinks(store):
-    """Eight decimals at most, so amounts beyond a float's digits must be told apart."""
-    part, whole = (a_trade("bh-1", quantity=Decimal(amount)) for amount in ("9000000.00000001", "9000000.00000002"))
-    for trades, stored in (([part], part), ([whole], whole), ([part], whole), ([whole, part, whole], whole)):
-        store.write([], trades)
-        assert store.traded("BTCUSDT") == {"bh-1": stored.quantity}
-
-
-def test_a_store_opened_again_has_all(open_store):
-    klines = klines_of("1", "2")
-    open_store().write(klines, [a_trade("bh-1")])
-    again = open_store()
-    assert again.last_klines("BTCUSDT", 5) == klines
-    assert again.traded("BTCUSDT") == {"bh-1": a_trade().quantity}
 
 
 def test_pruning_takes_old_unclosed_klines_only(store):
@@ -217,24 +117,6 @@ def test_pruning_takes_decisions_of_old_open_klines_unless_they_came_of_a_signal
     assert rows_of(tmp_path, "SELECT time FROM actor_events") == [(NOON + 2,)]
 
 
-@EXAMPLES
-@given(data=st.data())
-def test_klines_come_back_to_the_last_digit(store, data):
-    symbol = f"S{next(FRESH)}"
-    kline = a_kline(
-        symbol=symbol,
-        open_time=data.draw(TIMES),
-        close_time=data.draw(TIMES),
-        event_time=data.draw(TIMES),
-        is_closed=data.draw(st.booleans()),
-        received_event_time=data.draw(st.none() | TIMES),
-        quote_volume=data.draw(st.none() | extreme_decimals()),
-        **{name: data.draw(extreme_decimals()) for name in ("open", "high", "low", "close", "volume")},
-    )
-    store.write([kline], [])
-    assert store.last_klines(symbol, 1) == [kline]
-
-
 # What the command line reads of SQLite
 
 
@@ -285,100 +167,38 @@ def test_tables_keys_and_attributes_are_the_contracts(tmp_path):
     }
 
 
-@pytest.fixture
-def history(tmp_path):
-    with SqliteStore(tmp_path / "history.db") as store:
-        yield store
-
-
-@EXAMPLES
-@given(data=st.data())
-def test_trades_come_back_to_the_last_digit(history, data):
-    symbol = f"S{next(FRESH)}"
-    trade = a_trade(
-        data.draw(st.from_regex(r"[a-zA-Z0-9-_]{1,36}", fullmatch=True)),
-        symbol,
-        data.draw(TIMES),
-        side=data.draw(st.sampled_from(Side)),
-        order_id=data.draw(st.integers(-(2**63), 2**63 - 1)),
-        commission=data.draw(extreme_decimals(negative=True)),
-        commission_asset=data.draw(TEXTS),
-        mode=data.draw(TEXTS),
-        bot_id=data.draw(TEXTS),
-        reason=data.draw(TEXTS),
-        commissions=tuple(data.draw(st.lists(st.tuples(TEXTS, extreme_decimals(negative=True)), max_size=3))),
-        **{name: data.draw(extreme_decimals()) for name in ("price", "quantity", "quote_quantity", "close")},
-    )
-    history.write([], [trade])
-    assert list(history.trades(symbol)) == [trade]
-
-
-def test_trades_come_oldest_first_and_with_what_was_found_late(history):
-    first, second, third = (
-        a_trade("bh-z", time=NOON),
-        a_trade("bh-a", "ETHUSDT", NOON + 1),
-        a_trade("bh-b", time=NOON + 1),
-    )
-    history.write([], [third, second, first])
-    amended = a_trade("bh-z", time=NOON, quantity=Decimal(5), commissions=(("BTC", Decimal(1)), ("BNB", Decimal(2))))
-    history.write([], [amended])
-    assert list(history.trades()) == [amended, second, third]
-    assert list(history.trades("ETHUSDT")) == [second]
-    assert (history.trade_count(), history.trade_count("ETHUSDT"), history.trade_count("X")) == (3, 1, 0)
-
-
-def mixed_klines():
-    """Two symbols, two intervals, open and closed, ties among them; in the order in which they must come back."""
-    klines = [
-        a_kline(
-            str(minute + 1),
-            symbol=symbol,
-            interval=interval,
-            open_time=NOON + minute * MINUTE_MS,
-            event_time=NOON + minute * MINUTE_MS + second * 1000,
-            is_closed=second == 59,
-        )
-        for minute in range(5)
-        for second in (1, 2, 59)
-        for symbol in ("BTCUSDT", "ETHUSDT")
-        for interval in ("1m", "3m")
-    ]
-    assert klines == sorted(klines, key=lambda k: (k.open_time, k.is_closed, k.event_time))
-    return klines
-
-
 @pytest.mark.parametrize("rows_a_slice", [1, 3, 7, 10_000])
-def test_klines_are_merged_filtered_and_read_in_slices(history, monkeypatch, rows_a_slice):
+def test_klines_are_merged_filtered_and_read_in_slices(store, monkeypatch, rows_a_slice):
     monkeypatch.setattr(sqlite_store, "_SLICE", rows_a_slice)
     every = mixed_klines()
-    history.write(random.Random(5).sample(every, len(every)), [])
+    store.write(random.Random(5).sample(every, len(every)), [])
     later = NOON + 2 * MINUTE_MS
-    assert list(history.klines()) == every
-    assert list(history.klines("ETHUSDT")) == [k for k in every if k.symbol == "ETHUSDT"]
-    assert list(history.klines(interval="3m")) == [k for k in every if k.interval == "3m"]
-    assert list(history.klines(since=later)) == [k for k in every if k.open_time >= later]
+    assert list(store.klines()) == every
+    assert list(store.klines("ETHUSDT")) == [k for k in every if k.symbol == "ETHUSDT"]
+    assert list(store.klines(interval="3m")) == [k for k in every if k.interval == "3m"]
+    assert list(store.klines(since=later)) == [k for k in every if k.open_time >= later]
     chosen = [k for k in every if k.open_time >= later and k.interval == "1m" and k.symbol == "BTCUSDT"]
-    assert list(history.klines("BTCUSDT", "1m", later)) == chosen
-    assert list(history.klines("BTCUSDT", "1m", later, 4)) == chosen[-4:]
-    assert list(history.klines(limit=7)) == every[-7:]
-    assert list(history.klines(limit=0)) == []
-    assert list(history.klines(limit=10_000)) == every
-    assert list(history.klines("NONE")) == []
+    assert list(store.klines("BTCUSDT", "1m", later)) == chosen
+    assert list(store.klines("BTCUSDT", "1m", later, 4)) == chosen[-4:]
+    assert list(store.klines(limit=7)) == every[-7:]
+    assert list(store.klines(limit=0)) == []
+    assert list(store.klines(limit=10_000)) == every
+    assert list(store.klines("NONE")) == []
 
 
-def test_counts_and_symbols(history):
-    assert (history.symbols(), history.kline_count()) == ([], 0)
-    history.write(mixed_klines(), [])
-    assert history.symbols() == ["BTCUSDT", "ETHUSDT"]
-    assert (history.kline_count(), history.kline_count("BTCUSDT"), history.kline_count("X")) == (60, 30, 0)
+def test_counts_and_symbols(store):
+    assert (store.symbols(), store.kline_count()) == ([], 0)
+    store.write(mixed_klines(), [])
+    assert store.symbols() == ["BTCUSDT", "ETHUSDT"]
+    assert (store.kline_count(), store.kline_count("BTCUSDT"), store.kline_count("X")) == (60, 30, 0)
 
 
-def test_a_slow_reader_holds_nothing_open(history, tmp_path, monkeypatch):
+def test_a_slow_reader_holds_nothing_open(store, tmp_path, monkeypatch):
     """Else a pager left open would keep the log of a running bot from ever starting over."""
     monkeypatch.setattr(sqlite_store, "_SLICE", 2)
     klines = klines_of("1", "2", "3", "4", "5")
-    history.write(klines, [])
-    rows = history.klines()
+    store.write(klines, [])
+    rows = store.klines()
     assert next(rows) == klines[0]
     connection = sqlite3.connect(tmp_path / "history.db")
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -387,35 +207,35 @@ def test_a_slow_reader_holds_nothing_open(history, tmp_path, monkeypatch):
     assert list(rows) == klines[1:]
 
 
-def test_pruning_gives_the_write_lock_back_after_each_slice(history, monkeypatch):
+def test_pruning_gives_the_write_lock_back_after_each_slice(store, monkeypatch):
     monkeypatch.setattr(sqlite_store, "_PRUNE_SLICE", 3)
-    history.write([a_kline(event_time=NOON + n, is_closed=False) for n in range(10)], [])
+    store.write([a_kline(event_time=NOON + n, is_closed=False) for n in range(10)], [])
     statements = []
-    history._database._writer.set_trace_callback(statements.append)
-    assert history.prune(NOON + 1, 0) == 10
+    store._database._writer.set_trace_callback(statements.append)
+    assert store.prune(NOON + 1, 0) == 10
     assert statements.count("COMMIT") == 4 + 2, "four slices of klines, a look at decisions, a look at events"
-    assert history.kline_count() == 0
+    assert store.kline_count() == 0
 
 
 @pytest.mark.parametrize("closed_only", [False, True])
-def test_the_last_klines_are_found_without_reading_the_others(history, closed_only):
+def test_the_last_klines_are_found_without_reading_the_others(store, closed_only):
     """Counted in steps of SQLite's machine, which do not depend on the computer."""
 
     def steps(write):
-        history.write(write, [])
-        return last_klines_steps(history, closed_only)
+        store.write(write, [])
+        return last_klines_steps(store, closed_only)
 
     few = steps(klines_of(*range(1, 100)))
     assert steps(klines_of(*range(1, 5_000))) < 2 * few
 
 
-def test_looks_within_one_state_do_not_see_what_is_written_meanwhile(history, tmp_path):
+def test_looks_within_one_state_do_not_see_what_is_written_meanwhile(store, tmp_path):
     a, b = klines_of("1", "2")
-    history.write([a], [])
+    store.write([a], [])
     reader = SqliteStore.read_only(tmp_path / "history.db")
     with reader.one_state():
         assert reader.kline_count() == 1
-        history.write([b], [])
+        store.write([b], [])
         assert (reader.kline_count(), reader.last_klines("BTCUSDT", 5)) == (1, [a])
     assert reader.kline_count() == 2
 
@@ -438,19 +258,19 @@ LOOKS = {
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_what_why_asks_is_found_without_reading_the_rest(history, look):
+def test_what_why_asks_is_found_without_reading_the_rest(store, look):
     """Also counted in steps of SQLite's machine."""
 
     def steps(minutes):
         klines = klines_of(*range(1, minutes))
         decisions = [a_decision("CASH", kline, client_order_id=f"bh-{n}") for n, kline in enumerate(klines)]
         events = [ActorStarted("trader/BTCUSDT", n, "trader", kline.event_time) for n, kline in enumerate(klines)]
-        history.write(klines, [], decisions, events)
+        store.write(klines, [], decisions, events)
         for kline in klines:
-            history.record_run(Run(kline.event_time, "demo", "a:b", {}, only_closed=False))
+            store.record_run(Run(kline.event_time, "demo", "a:b", {}, only_closed=False))
         kline = klines[50]
         key = (kline.open_time, kline.is_closed, kline.event_time)
-        return steps_of(history, lambda: LOOKS[look](history, key))
+        return steps_of(store, lambda: LOOKS[look](store, key))
 
     few = steps(100)
     assert steps(3_000) < 2 * few
@@ -519,7 +339,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_another_process_reads_whole_transactions_while_a_thread_writes(history, tmp_path):
+def test_another_process_reads_whole_transactions_while_a_thread_writes(store, tmp_path):
     batch, batches = 20, 150
     klines = klines_of(*range(1, batch * batches + 1))
     command = [sys.executable, "-c", READER, str(tmp_path / "history.db"), str(batch), str(batch * batches)]
@@ -528,7 +348,7 @@ def test_another_process_reads_whole_transactions_while_a_thread_writes(history,
 
         def write():
             for n in range(batches):
-                history.write(klines[n * batch : (n + 1) * batch], [a_trade(f"bh-{n:03}")])
+                store.write(klines[n * batch : (n + 1) * batch], [a_trade(f"bh-{n:03}")])
 
         writer = threading.Thread(target=write)
         writer.start()
@@ -552,8 +372,8 @@ def assert_read_only_reads(directory):
     assert files_of(directory) == before
 
 
-def test_a_database_can_be_read_while_its_writer_lives(history, tmp_path):
-    history.write(klines_of("1", "2", "3"), [a_trade()])
+def test_a_database_can_be_read_while_its_writer_lives(store, tmp_path):
+    store.write(klines_of("1", "2", "3"), [a_trade()])
     assert_read_only_reads(tmp_path)
 
 
@@ -614,36 +434,36 @@ def test_a_damaged_file_is_named(tmp_path):
     one_line(error, tmp_path / "history.db", "damaged", "restore a copy")
 
 
-def test_writing_beside_another_writer_says_who_is_in_the_way(history, tmp_path):
-    history._database._writer.execute("PRAGMA busy_timeout = 0")
+def test_writing_beside_another_writer_says_who_is_in_the_way(store, tmp_path):
+    store._database._writer.execute("PRAGMA busy_timeout = 0")
     other = sqlite3.connect(tmp_path / "history.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError) as error:
-        history.write(klines_of("1"), [])
+        store.write(klines_of("1"), [])
     one_line(error, tmp_path / "history.db", "another process holds the write lock")
-    assert history.kline_count() == 0, "a reader never waits"
+    assert store.kline_count() == 0, "a reader never waits"
     other.close()
-    history.write(klines_of("1"), [])
-    assert history.kline_count() == 1
+    store.write(klines_of("1"), [])
+    assert store.kline_count() == 1
 
 
-def test_a_full_disk_is_named_and_nothing_is_half_written(history, tmp_path):
-    history.write(klines_of("1"), [])
-    history._database._writer.execute("PRAGMA max_page_count = 20")
+def test_a_full_disk_is_named_and_nothing_is_half_written(store, tmp_path):
+    store.write(klines_of("1"), [])
+    store._database._writer.execute("PRAGMA max_page_count = 20")
     with pytest.raises(StoreError) as error:
-        history.write(klines_of(*range(1, 5_000)), [a_trade()])
+        store.write(klines_of(*range(1, 5_000)), [a_trade()])
     one_line(error, tmp_path / "history.db", "free space")
-    assert (history.kline_count(), history.trade_count()) == (1, 0)
-    history._database._writer.execute("PRAGMA max_page_count = 100000")
-    history.write(klines_of("1", "2"), [])
-    assert history.kline_count() == 2, "the store goes on once there is room"
+    assert (store.kline_count(), store.trade_count()) == (1, 0)
+    store._database._writer.execute("PRAGMA max_page_count = 100000")
+    store.write(klines_of("1", "2"), [])
+    assert store.kline_count() == 2, "the store goes on once there is room"
 
 
-def test_a_closed_store_takes_nothing_and_still_reads(history, tmp_path):
-    history.write(klines_of("1"), [])
-    history.close()
-    history.close()
+def test_a_closed_store_takes_nothing_and_still_reads(store, tmp_path):
+    store.write(klines_of("1"), [])
+    store.close()
+    store.close()
     with pytest.raises(StoreError) as error:
-        history.write(klines_of("2"), [])
+        store.write(klines_of("2"), [])
     one_line(error, tmp_path / "history.db", "open it as a writer")
-    assert history.kline_count() == 1
+    assert store.kline_count() == 1

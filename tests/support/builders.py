@@ -48,6 +48,26 @@ def klines_of(*closes, symbol="BTCUSDT", start=NOON) -> list[Kline]:
     return [a_kline(c, symbol=symbol, open_time=start + i * MINUTE_MS) for i, c in enumerate(closes)]
 
 
+def mixed_klines() -> list[Kline]:
+    """Two symbols, two intervals, open and closed, ties among them; in the order in which they must come back."""
+    klines = [
+        a_kline(
+            str(minute + 1),
+            symbol=symbol,
+            interval=interval,
+            open_time=NOON + minute * MINUTE_MS,
+            event_time=NOON + minute * MINUTE_MS + second * 1000,
+            is_closed=second == 59,
+        )
+        for minute in range(5)
+        for second in (1, 2, 59)
+        for symbol in ("BTCUSDT", "ETHUSDT")
+        for interval in ("1m", "3m")
+    ]
+    assert klines == sorted(klines, key=lambda k: (k.open_time, k.is_closed, k.event_time))
+    return klines
+
+
 def a_decision(name="CASH", kline=None, **changes) -> Decision:
     """What was decided at a kline, one of 100 unless told."""
     kline = kline or a_kline("100")
