@@ -379,7 +379,7 @@ class Flush(msgspec.Struct, frozen=True):
 
 
 class Publish(msgspec.Struct, frozen=True):
-    """There may be something to publish, or to hear of. Persistence, or its own timer, to the publisher."""
+    """There may be something in the outbox, or to hear of. Persistence, or its own timer, to publisher and archive."""
 
     is_timer: bool = False
 

@@ -395,7 +395,7 @@ class EventLog(Protocol):
 
 
 class OutboxState(msgspec.Struct, frozen=True):
-    """What waits to be published: entries, their bytes on disk, since when the oldest one waits (ms UTC).
+    """What waits in an outbox: entries, their bytes on disk, since when the oldest one waits (ms UTC).
 
     `dropped` counts the open klines that had to go, ever.
     """
@@ -407,27 +407,37 @@ class OutboxState(msgspec.Struct, frozen=True):
 
 
 class Outbox(Protocol):
-    """What is to be published, from before it is stored until the broker has it. One process. Thread-safe.
+    """What is to go elsewhere (a broker, another store), from before it is stored until it is there. One process.
 
-    Each write is durable against SIGKILL when the call returns. Only what is stored may be published, and all that is
-    stored is: so readers of the topics see what readers of the store see. Each method raises StoreError.
+    Each write is durable against SIGKILL when the call returns. Only what is stored may go, and all that is stored
+    goes: so readers there see what readers of the store see. Thread-safe. Each method raises StoreError.
     """
 
     def add(self, upto: int, entries: Sequence[LogEntry], now_ms: int) -> None:
         """Keep log entries, the last of which is at the log's offset `upto`; those added before are left out."""
 
     def confirm(self) -> None:
-        """All that was added is stored: it may be published."""
+        """All that was added is stored: it may go."""
+
+    def unconfirmed(self) -> list[LogEntry]:
+        """Return what an earlier process added and did not confirm, in order: the store may lack some of it."""
+
+    def complete(self, entries: Sequence[LogEntry], now_ms: int) -> None:
+        """Keep also what an earlier process gave to another outbox and did not confirm; what is here is left out."""
 
     @property
     def newest(self) -> int:
-        """The place of the last entry that may be published; 0 if there was none yet."""
+        """The place of the last entry that may go; 0 if there was none yet."""
 
-    def read(self, after: int, limit: int) -> list[tuple[int, LogEntry]]:
-        """Return up to `limit` stored entries behind the place `after`, each with its place, in order."""
+    @property
+    def depth(self) -> int:
+        """How many entries wait."""
 
-    def delivered(self, upto: int) -> None:
-        """Forget the entries up to a place: the broker has them."""
+    def read(self, after: int, limit: int, kind: type | None = None) -> list[tuple[int, LogEntry]]:
+        """Return up to `limit` stored entries (of a kind) behind the place `after`, each with its place, in order."""
+
+    def delivered(self, upto: int, kind: type | None = None) -> None:
+        """Forget the entries (of a kind) up to a place: they went."""
 
     def state(self) -> OutboxState:
         """Return how much waits, for how long, and what had to go."""

@@ -3,6 +3,7 @@
 from bot.supervision import Address
 
 ACCOUNT = Address("account")
+ARCHIVE = Address("archive")
 BRIDGE = Address("bridge")
 MONITOR = Address("monitor")
 PERSISTENCE = Address("persistence")

@@ -134,6 +134,26 @@ class PublisherMemory(msgspec.Struct, frozen=True):
     caught_up_ms: int | None = None
 
 
+class ArchiveMemory(msgspec.Struct, frozen=True):
+    """What is known of the store elsewhere, how many entries it took since the process started, and the last outage.
+
+    `link` and `reason` are those of its last answer. `refused` counts items that it can never keep, `failures` writes
+    that failed; `is_alarm` says that too much waits, or for too long. The others are as the publisher's.
+    """
+
+    link: str = "connecting"
+    reason: str = ""
+    archived: int = 0
+    refused: int = 0
+    failures: int = 0
+    is_alarm: bool = False
+    down_ms: int | None = None
+    outages: int = 0
+    outage_ms: int = 0
+    waited: int = 0
+    caught_up_ms: int | None = None
+
+
 class PortfolioMemory(msgspec.Struct, frozen=True):
     """The wallet as last booked, in the quote asset, what is set aside in it by order, and the trading day's limit.
 

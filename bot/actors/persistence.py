@@ -1,6 +1,6 @@
 """PersistenceActor: the only writer of the store, in batches; it also watches the disk and lets old rows go."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -10,7 +10,7 @@ from bot.domain.kline import Kline
 from bot.domain.order import Trade
 from bot.messages import BookEvent, DiskSpace, Flush, LogEntries, LogEntry, Notice, Publish, ReplayLog, Stored, Watch
 from bot.ports import Outbox, Store, StoreError
-from bot.supervision import Actor, Context
+from bot.supervision import Actor, Address, Context
 
 
 class PersistenceSettings(msgspec.Struct, frozen=True):
@@ -46,12 +46,40 @@ def by_table(
     return klines, trades, decisions, events
 
 
+class Outlet(msgspec.Struct, frozen=True):
+    """Where else what is stored goes: what waits for it, and the actor that takes it there and hears Publish."""
+
+    outbox: Outbox
+    reader: Address
+
+
+def settle(store: Store, outboxes: Sequence[Outbox], now_ms: int) -> None:
+    """Give store and outboxes what a process that died gave to some of them only. Before the log begins anew.
+
+    Raises StoreError; it may be called again then.
+    """
+    left = [outbox.unconfirmed() for outbox in outboxes]
+    for outbox in outboxes:
+        for entries in left:
+            outbox.complete(entries, now_ms)
+    for entries in left:
+        if entries:
+            store.write(*by_table(entries))
+    confirm(outboxes)
+
+
+def confirm(outboxes: Sequence[Outbox]) -> None:
+    """Confirm what was added, the first outbox last: so it has all that any of them has not confirmed."""
+    for outbox in reversed(outboxes):
+        outbox.confirm()
+
+
 class PersistenceActor(Actor):
     """Takes LogEntries; gives Stored once they are written, DiskSpace when the free space crosses the limit.
 
-    What the store does not take is kept and tried again; nothing is acknowledged that was not written. With an
-    `outbox` a batch is kept there before it is stored, and may be published after: whenever the process dies, the next
-    one has both or none of it. The publisher hears Publish.
+    What the store does not take is kept and tried again; nothing is acknowledged that was not written. With `outlets`
+    a batch is kept in the outbox of each before it is stored, and may go on after: whenever the process dies, the next
+    one has it in all of them and in the store, or nowhere.
     """
 
     def __init__(
@@ -61,12 +89,12 @@ class PersistenceActor(Actor):
         store: Store,
         free_bytes: Callable[[], int],
         now_ms: Callable[[], int],
-        outbox: Outbox | None = None,
+        outlets: Sequence[Outlet] = (),
     ) -> None:
         super().__init__(context)
         self._settings = settings
         self._store = store
-        self._outbox = outbox
+        self._outlets = outlets
         self._free_bytes = free_bytes
         self._now_ms = now_ms
         self._entries: list[LogEntry] = []
@@ -113,11 +141,10 @@ class PersistenceActor(Actor):
             return
         try:
             self.context.check_fence()
-            if self._outbox is not None:
-                self._outbox.add(self._upto, self._entries, self._now_ms())
+            for outlet in self._outlets:
+                outlet.outbox.add(self._upto, self._entries, self._now_ms())
             self._store.write(*by_table(self._entries))
-            if self._outbox is not None:
-                self._outbox.confirm()
+            confirm([outlet.outbox for outlet in self._outlets])
         except StoreError as error:
             if not self._failing:
                 self._failing = True
@@ -132,8 +159,8 @@ class PersistenceActor(Actor):
         self._entries = []
         self._stored = self._upto
         self.context.tell(addresses.BRIDGE, Stored(self._upto))
-        if self._outbox is not None:
-            self.context.tell(addresses.PUBLISHER, Publish())
+        for outlet in self._outlets:
+            self.context.tell(outlet.reader, Publish())
 
     def _on_watch(self, _: Watch) -> None:
         self.context.after(self._settings.watch_ms, Watch())

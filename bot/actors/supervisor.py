@@ -11,8 +11,10 @@ import msgspec
 
 from bot.actors import addresses
 from bot.actors.account import AccountActor, AccountSettings
+from bot.actors.archive import ArchiveActor, ArchiveSettings
 from bot.actors.cells import (
     AccountMemory,
+    ArchiveMemory,
     Cell,
     FeedMemory,
     PortfolioMemory,
@@ -24,7 +26,7 @@ from bot.actors.feed import FeedActor, FeedSettings
 from bot.actors.kafka_bridge import KafkaBridgeActor
 from bot.actors.limits import BackfillGate, ConnectionBudget
 from bot.actors.monitor import MonitorActor, MonitorMemory
-from bot.actors.persistence import PersistenceActor, PersistenceSettings
+from bot.actors.persistence import Outlet, PersistenceActor, PersistenceSettings
 from bot.actors.portfolio import PortfolioActor
 from bot.actors.publisher import PublisherActor, PublisherSettings
 from bot.actors.stream import StreamActor, StreamSettings
@@ -75,6 +77,7 @@ from bot.ports import (
     AccountStream,
     EventLog,
     HaltSwitch,
+    History,
     MarketBook,
     MarketHistory,
     MarketStream,
@@ -133,6 +136,7 @@ class Memories:
         self.portfolio = Cell(PortfolioMemory())
         self.account = Cell(AccountMemory())
         self.publisher = Cell(PublisherMemory())
+        self.archive = Cell(ArchiveMemory())
         self.monitor = Cell(MonitorMemory())
 
 
@@ -165,11 +169,19 @@ class PublishingParts(msgspec.Struct, frozen=True):
     settings: PublisherSettings = PublisherSettings()
 
 
+class ArchivingParts(msgspec.Struct, frozen=True):
+    """The store elsewhere: what waits for it, what reaches it and makes sure that it may be written."""
+
+    outbox: Outbox
+    connect: Callable[[], History]
+    settings: ArchiveSettings = ArchiveSettings()
+
+
 class Parts(msgspec.Struct, frozen=True):
     """All that the actors are made of; `live` and `history` are None where klines are injected.
 
     `market` gives what is known of the exchange that orders go to; None where none is traded on. `halt` lets no order
-    leave any more, for the reason given. `publishing` is None where there is no broker.
+    leave any more, for the reason given. `publishing` is None where there is no broker, `archiving` where all is stored here.
 
     `handler_deadline_ms`: how long one message may take before its actor counts as hung. `on_quarantine`: what becomes
     of the position of a quarantined trader: "limits" (stop loss and take profit act on), "sell" (at once) or "hold".
@@ -198,6 +210,17 @@ class Parts(msgspec.Struct, frozen=True):
     on_quarantine: str = "limits"
     account: AccountParts | None = None
     publishing: PublishingParts | None = None
+    archiving: ArchivingParts | None = None
+
+    @property
+    def outlets(self) -> tuple[Outlet, ...]:
+        """Where else all goes that is stored, in one order in every process."""
+        found: list[Outlet] = []
+        if self.publishing is not None:
+            found.append(Outlet(self.publishing.outbox, addresses.PUBLISHER))
+        if self.archiving is not None:
+            found.append(Outlet(self.archiving.outbox, addresses.ARCHIVE))
+        return tuple(found)
 
 
 def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
@@ -221,11 +244,14 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
         return MonitorActor(context, memories.monitor, parts.mode)
 
     def persistence(context: Context) -> PersistenceActor:
-        outbox = parts.publishing.outbox if parts.publishing is not None else None
-        return PersistenceActor(context, parts.persistence, store, parts.free_bytes, parts.now_ms, outbox)
+        return PersistenceActor(context, parts.persistence, store, parts.free_bytes, parts.now_ms, parts.outlets)
 
     def publisher(to: PublishingParts) -> Callable[[Context], PublisherActor]:
         return lambda context: PublisherActor(context, to.settings, memories.publisher, to.outbox, to.connect, to.hold)
+
+    def archive(to: ArchivingParts) -> Callable[[Context], ArchiveActor]:
+        args = (to.settings, memories.archive, to.outbox, to.connect, random.Random())
+        return lambda context: ArchiveActor(context, *args)
 
     def bridge(context: Context) -> KafkaBridgeActor:
         return KafkaBridgeActor(context, parts.log)
@@ -288,8 +314,14 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
     whole = {"on_exceeded": Exceeded.ESCALATE}
     return (
         spec(addresses.MONITOR, monitor, tracked=False, **whole),
-        # Stopped after persistence, so that it hears of the last batch.
+        # Stopped after persistence, so that they hear of the last batch.
         *(spec(addresses.PUBLISHER, publisher(to), tracked=False) for to in (parts.publishing,) if to is not None),
+        # A write that takes long may end in order.
+        *(
+            spec(addresses.ARCHIVE, archive(to), tracked=False, stop_deadline_ms=4_000)
+            for to in (parts.archiving,)
+            if to is not None
+        ),
         spec(addresses.PERSISTENCE, persistence, tracked=False, **whole),
         spec(addresses.BRIDGE, bridge, tracked=False, **whole),
         spec(addresses.PORTFOLIO, portfolio, **whole),

@@ -56,6 +56,7 @@ class DataDirectory:
         self.history = path / "history.db"
         self.orders = path / "orders.db"
         self.outbox = path / "outbox.db"
+        self.archive = path / "dynamodb.db"
         self.exchange = path / "exchange"
         self.control_socket = path / "control.sock"
         self._lock_path = path / "lock"

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bot.actors import addresses
-from bot.actors.persistence import by_table
 from bot.actors.supervisor import PublishingParts
 from bot.adapters.sqlite import SqliteOutbox
 from bot.config import Settings
 from bot.domain.kline import Kline
 from bot.messages import TOPICS, BookOpened, Notice, Publish
-from bot.ports import ConfigurationRefused, MarketStream, Publisher, Store, TopicReader
+from bot.ports import ConfigurationRefused, MarketStream, Publisher, TopicReader
 from bot.supervision import Address, Clock
 
 BATCH_MS = 20
@@ -28,11 +27,8 @@ Book = Callable[[int], BookOpened]
 class Publishing:
     """What a bot needs to publish. Nothing here waits for a broker, which may be away for as long as it likes."""
 
-    def __init__(self, settings: Settings, path: Path, store: Store, clock: Clock) -> None:
-        """Open the outbox, and give the store what a process that died may have kept there only.
-
-        Raises StoreError, and ConfigurationRefused where no client can be made of the settings.
-        """
+    def __init__(self, settings: Settings, path: Path, clock: Clock) -> None:
+        """Open the outbox. Raises StoreError, and ConfigurationRefused where no client can be made of the settings."""
         # Imported only now: whoever has no broker needs no client.
         from bot.adapters.kafka.admin import Topics
         from bot.adapters.kafka.codec import Codec
@@ -47,10 +43,6 @@ class Publishing:
         # What it takes from a topic is there already.
         kinds = [kind for kind in TOPICS if not (kind is Kline and settings.takes_klines_of_its_topics)]
         self.outbox = SqliteOutbox(path, kafka.outbox_bytes, kinds)
-        left = self.outbox.unconfirmed()
-        if left:
-            store.write(*by_table(left))
-            self.outbox.confirm()
 
         def connect() -> Publisher:
             return KafkaPublisher(kafka, codec, clock, region=region, ready=lambda: self._held is None)

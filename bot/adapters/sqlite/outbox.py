@@ -1,7 +1,7 @@
-"""How what is to be published waits in `outbox.db`: durable before it is stored, gone once the broker has it.
+"""How what is to go elsewhere waits on disk (`outbox.db`, `dynamodb.db`): there before it is stored, gone once it went.
 
-A row is one log entry, as msgpack under its type's name. Rows of a type without a topic are only there until the store
-has them, so that a batch of which the process died half-way can be stored whole.
+A row is one log entry, as msgpack under its type's name. Rows that are not to go there (`has_topic` is 0) are kept only
+until the store has them, so that a batch of which the process died half-way can be stored whole.
 """
 
 import sqlite3
@@ -34,12 +34,16 @@ MIGRATIONS: Sequence[Migration] = (
         "CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT",
         "INSERT INTO marks VALUES ('stored', 0), ('dropped', 0)",
     ),
+    # Trades are few among klines, and may be read before them.
+    ("CREATE INDEX outbox_of_trades ON outbox (seq) WHERE type = 'Trade'",),
 )
 
 ROW_BYTES = 50
 """What a row takes beside its body, its place in an index included."""
 _SIZE = f"(length(body) + {ROW_BYTES})"
 _SLICE = 500
+_Row = tuple[bool, str, bool, int, bytes]
+"""Whether it goes, its type, whether it is an open kline, since when it waits (ms UTC), its body."""
 _DECODERS: Mapping[str, msgspec.msgpack.Decoder[LogEntry]] = {
     kind.__name__: msgspec.msgpack.Decoder(kind) for kind in ENTRY_TYPES
 }
@@ -48,11 +52,14 @@ _DECODERS: Mapping[str, msgspec.msgpack.Decoder[LogEntry]] = {
 class SqliteOutbox(DatabaseOwner):
     """`ports.Outbox` in one file of this process. Thread-safe. Every method raises StoreError."""
 
-    def __init__(self, path: Path, max_bytes: int, topics: Collection[type] = TOPICS) -> None:
-        """Open for writing; created and migrated if need be. Rows may take `max_bytes`; `topics` are types that are
-        published. Raises StoreError.
+    def __init__(
+        self, path: Path, max_bytes: int, kinds: Collection[type] = TOPICS, closed_only: bool = False
+    ) -> None:
+        """Open for writing; created and migrated if need be. Rows may take `max_bytes`; `kinds` are the types of entry
+        that go there, `closed_only` leaves open klines out. Raises StoreError.
         """
-        self._topics = frozenset(topics)
+        self._kinds = frozenset(kinds)
+        self._closed_only = closed_only
         self._database = Database(path, MIGRATIONS)
         self._path = path
         self._max_bytes = max_bytes
@@ -72,27 +79,38 @@ class SqliteOutbox(DatabaseOwner):
         """Keep log entries, the last of which is at the log's offset `upto`; those that were added are left out."""
         with self._lock:
             entries = entries[max(0, len(entries) - (upto - self._upto)) :] if upto > self._upto else ()
-            if not entries:
-                return
-            rows = [self._row(entry, now_ms) for entry in entries]
-            with self._database.writing() as connection:
-                first = self._last + 1
-                connection.executemany(
-                    "INSERT INTO outbox (seq, has_topic, type, is_open, time, body) VALUES (?, ?, ?, ?, ?, ?)",
-                    [(first + number, *row) for number, row in enumerate(rows)],
-                )
-            self._upto = upto
-            self._last += len(rows)
-            self._bytes += sum(len(row[4]) + ROW_BYTES for row in rows)
-            self._depth += sum(row[0] for row in rows)
+            if entries:
+                self._append([self._row(entry, now_ms) for entry in entries])
+                self._upto = upto
 
-    def _row(self, entry: LogEntry, now_ms: int) -> tuple[bool, str, bool, int, bytes]:
+    def complete(self, entries: Sequence[LogEntry], now_ms: int) -> None:
+        """Keep also what an earlier process gave to another outbox and did not confirm; what is here is left out."""
+        with self._lock:
+            with self._database.reading() as connection:
+                known = set(connection.execute("SELECT type, body FROM outbox WHERE seq > ?", (self._stored,)))
+            rows = [self._row(entry, now_ms) for entry in entries]
+            lacking = [row for row in rows if (row[1], row[4]) not in known]
+            if lacking:
+                self._append(lacking)
+
+    def _append(self, rows: Sequence[_Row]) -> None:
+        with self._database.writing() as connection:
+            connection.executemany(
+                "INSERT INTO outbox (seq, has_topic, type, is_open, time, body) VALUES (?, ?, ?, ?, ?, ?)",
+                [(self._last + number, *row) for number, row in enumerate(rows, 1)],
+            )
+        self._last += len(rows)
+        self._bytes += sum(len(row[4]) + ROW_BYTES for row in rows)
+        self._depth += sum(row[0] for row in rows)
+
+    def _row(self, entry: LogEntry, now_ms: int) -> _Row:
         kind = type(entry)
         is_open = isinstance(entry, Kline) and not entry.is_closed
-        return kind in self._topics, kind.__name__, is_open, now_ms, self._encode(entry)
+        goes = kind in self._kinds and not (is_open and self._closed_only)
+        return goes, kind.__name__, is_open, now_ms, self._encode(entry)
 
     def confirm(self) -> None:
-        """All that was added is stored: it may be published. Open klines go, the oldest first, where room is short."""
+        """All that was added is stored: it may go. Open klines are dropped, the oldest first, where room is short."""
         with self._lock:
             if self._stored == self._last:
                 return
@@ -132,27 +150,33 @@ class SqliteOutbox(DatabaseOwner):
 
     @property
     def newest(self) -> int:
-        """The place of the last entry that may be published; 0 if there was none yet."""
+        """The place of the last entry that may go; 0 if there was none yet."""
         return self._stored
 
-    def read(self, after: int, limit: int) -> list[tuple[int, LogEntry]]:
-        """Return up to `limit` stored entries behind the place `after`, each with its place, in order."""
+    @property
+    def depth(self) -> int:
+        """How many entries wait."""
+        return self._depth
+
+    def read(self, after: int, limit: int, kind: type | None = None) -> list[tuple[int, LogEntry]]:
+        """Return up to `limit` stored entries (of a kind) behind the place `after`, each with its place, in order."""
         with self._database.reading() as connection:
             rows = connection.execute(
-                "SELECT seq, type, body FROM outbox WHERE seq > ? AND seq <= ? AND has_topic = 1 ORDER BY seq LIMIT ?",
+                "SELECT seq, type, body FROM outbox "
+                f"WHERE seq > ? AND seq <= ? AND has_topic = 1{_of_kind(kind)} ORDER BY seq LIMIT ?",
                 (after, self._stored, limit),
             ).fetchall()
         return [(seq, self._decode(name, body)) for seq, name, body in rows]
 
-    def delivered(self, upto: int) -> None:
-        """Forget the entries up to a place: the broker has them."""
+    def delivered(self, upto: int, kind: type | None = None) -> None:
+        """Forget the entries (of a kind) up to a place: they went."""
         with self._lock:
             upto = min(upto, self._stored)
             with self._database.writing() as connection:
                 count, size = connection.execute(
-                    f"SELECT count(*), coalesce(sum({_SIZE}), 0) FROM outbox WHERE seq <= ?", (upto,)
+                    f"SELECT count(*), coalesce(sum({_SIZE}), 0) FROM outbox WHERE seq <= ?{_of_kind(kind)}", (upto,)
                 ).fetchone()
-                connection.execute("DELETE FROM outbox WHERE seq <= ?", (upto,))
+                connection.execute(f"DELETE FROM outbox WHERE seq <= ?{_of_kind(kind)}", (upto,))
             self._depth -= count
             self._bytes -= size
 
@@ -168,8 +192,13 @@ class SqliteOutbox(DatabaseOwner):
         except (KeyError, msgspec.DecodeError) as error:
             raise StoreError(
                 f"{self._path} holds a {name} that this program cannot read ({error}): "
-                "run the version that wrote it until it is published"
+                "run the version that wrote it until nothing waits there"
             ) from None
+
+
+def _of_kind(kind: type | None) -> str:
+    # Not a parameter: only a constant lets SQLite take the index of trades.
+    return "" if kind is None else f" AND type = '{kind.__name__}'"
 
 
 def outbox_state(path: Path) -> OutboxState | None:
