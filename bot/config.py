@@ -133,6 +133,8 @@ class AwsSettings(_Section):
     billing: Literal["on_demand", "provisioned"] = "on_demand"
     write_units: int = Field(default=5, ge=1, le=40_000)
     read_units: int = Field(default=5, ge=1, le=40_000)
+    # What may wait on disk for DynamoDB while it takes nothing; beyond it the oldest open klines go.
+    outbox_bytes: int = Field(default=2_000_000_000, ge=1_000_000)
 
     @field_validator("table_prefix")
     @classmethod

@@ -1,4 +1,4 @@
-"""ArchiveActor: brings what is stored to a store elsewhere (DynamoDB), at that store's pace; nobody ever waits for it."""
+"""ArchiveActor: brings what is stored to a store elsewhere, DynamoDB, at its pace; nobody ever waits for it."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -103,10 +103,12 @@ class ArchiveActor(Actor):
         depth = self._outbox.depth
         if self._is_armed or not depth:
             return
-        if self._failures:
+        if at_once:
+            wait_ms = 0
+        elif self._failures:
             wait_ms = self._pause_ms()
         else:
-            wait_ms = 0 if at_once or depth >= self._size else self._settings.gather_ms
+            wait_ms = 0 if depth >= self._size else self._settings.gather_ms
         self._is_armed = True
         self.context.after(wait_ms, Publish(is_timer=True))
 
@@ -114,16 +116,19 @@ class ArchiveActor(Actor):
         settings = self._settings
         if self._cell.value.link == Link.REFUSED.value:
             return settings.refused_ms
-        grown = settings.retry_ms * 2 ** min(self._failures - 1, 20)
+        grown = settings.retry_ms << min(self._failures - 1, 20)
         return round(min(settings.longest_ms, grown) * self._rng.uniform(0.8, 1.0))
 
     def _write(self) -> bool:
-        """Write the next batch and have the outbox forget it; True if there may be more that is due."""
+        """Take the next step: connect, or write a batch and have the outbox forget it. True if more may be due."""
         try:
             kind, rows = self._next()
             if not rows:
                 return False
-            self._give([entry for _, entry in rows])
+            if self._history is None:
+                self._history = self._connect()
+                return True
+            self._give(self._history, [entry for _, entry in rows])
             self.context.run_fenced(lambda: self._outbox.delivered(rows[-1][0], kind))
         except StoreBusy as error:
             self._size = max(self._settings.least, self._size // 2)
@@ -141,14 +146,12 @@ class ArchiveActor(Actor):
         trades = self._outbox.read(0, self._size, Trade)
         return (Trade, trades) if trades else (Kline, self._outbox.read(0, self._size, Kline))
 
-    def _give(self, entries: Sequence[LogEntry]) -> None:
-        if self._history is None:
-            self._history = self._connect()
+    def _give(self, history: History, entries: Sequence[LogEntry]) -> None:
         klines = [entry for entry in entries if isinstance(entry, Kline)]
         trades = [entry for entry in entries if isinstance(entry, Trade)]
         self.context.check_fence()
         try:
-            self._history.write(klines, trades)
+            history.write(klines, trades)
         except ItemsRefused as error:
             # It has the others; these are in the local store only, and must not stop all that comes after them.
             self._remember(refused=self._cell.value.refused + len(error.items))

@@ -181,7 +181,8 @@ class Parts(msgspec.Struct, frozen=True):
     """All that the actors are made of; `live` and `history` are None where klines are injected.
 
     `market` gives what is known of the exchange that orders go to; None where none is traded on. `halt` lets no order
-    leave any more, for the reason given. `publishing` is None where there is no broker, `archiving` where all is stored here.
+    leave any more, for the reason given. `publishing` is None where there is no broker, `archiving` where nothing
+    is stored elsewhere.
 
     `handler_deadline_ms`: how long one message may take before its actor counts as hung. `on_quarantine`: what becomes
     of the position of a quarantined trader: "limits" (stop loss and take profit act on), "sell" (at once) or "hold".

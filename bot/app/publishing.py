@@ -14,7 +14,7 @@ from bot.ports import ConfigurationRefused, MarketStream, Publisher, TopicReader
 from bot.supervision import Address, Clock
 
 BATCH_MS = 20
-"""How long what is to be published may wait for others to be stored with it, where there is a broker."""
+"""How long what is to go elsewhere may wait for others to be stored with it, where there is a broker or DynamoDB."""
 
 TOPICS_RETRY_S = 2.0
 ATTEND_S = 60.0

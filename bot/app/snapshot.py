@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from bot.actors.cells import PublisherMemory
+from bot.actors.cells import ArchiveMemory, PublisherMemory
 from bot.actors.monitor import Refusal
 from bot.actors.portfolio import START_CASH_NOTE
 from bot.actors.supervisor import Memories
@@ -55,11 +55,11 @@ class SymbolView(msgspec.Struct, frozen=True):
         return add(self.position.net_quote, self.value)
 
 
-class PublishingView(msgspec.Struct, frozen=True):
-    """What waits for the broker, and what is known of it; `memory` is None where no bot runs."""
+class OutboxView(msgspec.Struct, frozen=True):
+    """What waits for the broker or DynamoDB, and what is known of it; `memory` is None where no bot runs."""
 
     waiting: OutboxState
-    memory: PublisherMemory | None = None
+    memory: PublisherMemory | ArchiveMemory | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return what waits, since when (ms UTC), and the last outage (its ms, what waited, how long that took)."""
@@ -72,7 +72,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     `halted` is why no order may leave, None if orders may; `stopped` has the same of single symbols.
     `exchange` is what the account was last known to hold, as (asset, free, locked); None where there is no account.
-    `publishing` is None where there is no broker.
+    `publishing` is None where there is no broker, `archiving` where there is no DynamoDB.
     """
 
     mode: str
@@ -90,7 +90,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     halted: str | None = None
     stopped: tuple[tuple[str, str], ...] = ()
     exchange: tuple[tuple[str, str, str], ...] | None = None
-    publishing: PublishingView | None = None
+    publishing: OutboxView | None = None
+    archiving: OutboxView | None = None
 
     @property
     def equity(self) -> Decimal:
@@ -140,6 +141,7 @@ class Snapshot(msgspec.Struct, frozen=True):
             "halted": self.halted,
             "stopped": dict(self.stopped),
             "publishing": None if self.publishing is None else self.publishing.as_json(),
+            "archiving": None if self.archiving is None else self.archiving.as_json(),
         }
 
     def wallet_json(self) -> dict[str, Any]:
@@ -182,10 +184,12 @@ def take_snapshot(
     halted: str | None = None,
     stopped: Mapping[str, str] | None = None,
     outbox: OutboxState | None = None,
+    archive: OutboxState | None = None,
 ) -> Snapshot:
     """Read the cells of a running bot; no actor is asked, so it works while all of them hang.
 
-    `idle` are the symbols that the book holds and this run does not trade; `outbox` is None where there is no broker.
+    `idle` are the symbols that the book holds and this run does not trade; `outbox` and `archive` are what waits for
+    the broker and for DynamoDB, None where there is none.
     """
     views = []
     for symbol in symbols:
@@ -218,7 +222,8 @@ def take_snapshot(
         log_depth=log_depth,
         halted=halted,
         stopped=tuple((stopped or {}).items()),
-        publishing=None if outbox is None else PublishingView(outbox, memories.publisher.value),
+        publishing=None if outbox is None else OutboxView(outbox, memories.publisher.value),
+        archiving=None if archive is None else OutboxView(archive, memories.archive.value),
     )
 
 
@@ -241,7 +246,7 @@ def stored_snapshot(directory: DataDirectory) -> Snapshot:
                 cash = add(cash, adjustment.quote)
         has_account = identity.mode in ("testnet", "live")
         balances = _balances.decode(journal.get_note(BALANCES_NOTE) or "[]")
-        waiting = outbox_state(directory.outbox)
+        to_publish, to_archive = outbox_state(directory.outbox), outbox_state(directory.archive)
         return Snapshot(
             mode=identity.mode,
             pid=directory.running_pid(),
@@ -252,7 +257,8 @@ def stored_snapshot(directory: DataDirectory) -> Snapshot:
             halted=directory.halted(),
             stopped=tuple(directory.stopped_symbols().items()),
             exchange=balances if has_account else None,
-            publishing=None if waiting is None else PublishingView(waiting),
+            publishing=None if to_publish is None else OutboxView(to_publish),
+            archiving=None if to_archive is None else OutboxView(to_archive),
         )
 
 

@@ -13,7 +13,7 @@ from bot.actors import addresses
 from bot.actors.account import AccountSettings
 from bot.actors.feed import FeedSettings
 from bot.actors.limits import ConnectionBudget
-from bot.actors.persistence import PersistenceSettings
+from bot.actors.persistence import PersistenceSettings, settle
 from bot.actors.portfolio import START_CASH_NOTE
 from bot.actors.stream import UPDATE_MS, StreamSettings, shards
 from bot.actors.supervisor import LANES, AccountParts, LiveParts, Memories, Parts, child_specs
@@ -53,7 +53,16 @@ from bot.domain.money import add, plain
 from bot.domain.order_id import order_prefix
 from bot.gateway import OrderGateway
 from bot.messages import BalancesReported, BookOpened, Compared, Flatten, Notice, RulesChanged
-from bot.ports import Consequence, Exchange, ExchangeBusy, ExchangeError, ExchangeUnavailable, MarketStream, StoreError
+from bot.ports import (
+    Consequence,
+    Exchange,
+    ExchangeBusy,
+    ExchangeError,
+    ExchangeUnavailable,
+    MarketStream,
+    Outbox,
+    StoreError,
+)
 from bot.reconciler import Reconciler
 from bot.simulator import SimulatedExchange, SimulatorConfig
 from bot.supervision import ActorSystem, SystemClock
@@ -168,7 +177,8 @@ class BotSystem:
         self._store = SqliteStore(directory.history)
         self._journal = SqliteJournal(directory.orders)
         if settings.kafka.bootstrap_servers:
-            self._publishing = Publishing(settings, directory.outbox, self._store, self._clock)
+            self._publishing = Publishing(settings, directory.outbox, self._clock)
+        settle(self._store, self._outboxes, self._clock.now_ms())
         market = (settings.market_data.profile or profile, budgets.of(urls.market_rest))
         history = BinanceMarketHistory(urls.market_rest, self._clock, *EXCHANGE_TIMEOUTS_MS, *market)
         exchange: Exchange
@@ -428,9 +438,14 @@ class BotSystem:
             "book", identity.mode, identity.exchange, identity.account, identity.bot_id, start_cash, rules, now_ms
         )
 
+    @property
+    def _outboxes(self) -> list[Outbox]:
+        """In the order in which persistence fills them."""
+        return [each.outbox for each in (self._publishing,) if each is not None]
+
     def _persistence_settings(self) -> PersistenceSettings:
         keep_ms = self.settings.keep_open_klines_days * 86_400_000
-        if self._publishing is None:
+        if not self._outboxes:
             return PersistenceSettings(keep_open_klines_ms=keep_ms)
         return PersistenceSettings(keep_open_klines_ms=keep_ms, batch_ms=BATCH_MS)
 

@@ -194,7 +194,8 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
         Text(", ".join(facts)),
         *([Text(f"decided {decided}")] if decided else []),
         *([Text(f"refused {refused}")] if refused else []),
-        *([Text(_publishing_line(status["publishing"]))] if status.get("publishing") else []),
+        *([Text(_outbox_line(status["publishing"], _BROKER))] if status.get("publishing") else []),
+        *([Text(_outbox_line(status["archiving"], _DYNAMODB))] if status.get("archiving") else []),
     ]
     if status["symbols"]:
         parts += [Text(), _status_symbols(status["symbols"])]
@@ -204,16 +205,23 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
     return Group(*parts, *([Text(), Text("last errors", "bold"), *errors] if errors else []))
 
 
-def _publishing_line(publishing: Mapping[str, Any]) -> str:
-    """Say how the broker is and what waits for it."""
-    link = {"up": "broker up", "connecting": "no broker yet", None: "to be published"}.get(
-        publishing["link"], "no broker"
-    )
-    depth, oldest_ms, dropped = publishing["depth"], publishing["oldest_ms"], publishing["dropped"]
-    waits = "nothing waits" if not depth else f"{depth:,} wait, {publishing['bytes'] / 1e6:.1f} MB"
+_BROKER = {"up": "broker up", "connecting": "no broker yet", None: "to be published", "": "no broker"}
+_DYNAMODB = {
+    "up": "DynamoDB up",
+    "connecting": "DynamoDB not asked yet",
+    None: "to go to DynamoDB",
+    "": "DynamoDB takes nothing",
+}
+
+
+def _outbox_line(outbox: Mapping[str, Any], words: Mapping[str | None, str]) -> str:
+    """Say how the broker or DynamoDB is and what waits for it."""
+    link = words.get(outbox["link"], words[""])
+    depth, oldest_ms, dropped = outbox["depth"], outbox["oldest_ms"], outbox["dropped"]
+    waits = "nothing waits" if not depth else f"{depth:,} wait, {outbox['bytes'] / 1e6:.1f} MB"
     since = "" if oldest_ms is None else f", the oldest since {utc(oldest_ms)} UTC"
     gone = f"; {dropped:,} open klines had to go" if dropped else ""
-    reason = f": {one_line(publishing['reason'])}" if publishing["reason"] else ""
+    reason = f": {one_line(outbox['reason'])}" if outbox["reason"] else ""
     return f"{link}{reason}; {waits}{since}{gone}"
 
 

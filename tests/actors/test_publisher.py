@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bot.actors import addresses
 from bot.actors.cells import Cell, PublisherMemory
-from bot.actors.persistence import PersistenceActor, PersistenceSettings
+from bot.actors.persistence import Outlet, PersistenceActor, PersistenceSettings, settle
 from bot.actors.publisher import PublisherActor, PublisherSettings
 from bot.adapters.sqlite import SqliteOutbox
 from bot.messages import LogEntries, Publish
@@ -254,14 +254,12 @@ class Bot:
     def launch(self):
         """Start on the files; what the log held is gone with the process, as it is."""
         self.outbox = Dying(SqliteOutbox(self.folder / "outbox.db", 10**9), self)
-        left = self.outbox.real.unconfirmed()
-        self.store.write(left, [])
-        self.outbox.real.confirm()
+        settle(self.store, [self.outbox.real], self.clock.now_ms())
         self.offset = 0
         self.cell = Cell(PublisherMemory())
         context = RecordingContext(addresses.PERSISTENCE, self.clock)
         options = (PersistenceSettings(batch_items=1), Dying(self.store, self), lambda: 10**12, self.clock.now_ms)
-        self.persistence = PersistenceActor(context, *options, self.outbox)
+        self.persistence = PersistenceActor(context, *options, [Outlet(self.outbox, addresses.PUBLISHER)])
         self.publisher_context = RecordingContext(addresses.PUBLISHER, self.clock)
         self.publisher = PublisherActor(self.publisher_context, SETTINGS, self.cell, self.outbox, self.broker.connect)
         self.publisher.started()

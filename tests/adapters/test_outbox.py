@@ -4,12 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot.actors.persistence import settle
 from bot.adapters.sqlite import SqliteOutbox, outbox_state
-from bot.domain.order import trade_of
+from bot.domain.kline import Kline
+from bot.domain.order import Trade, trade_of
 from bot.messages import Decision
 from bot.ports import StoreError
 from bot.supervision import ActorStarted
 from tests.support.builders import MINUTE_MS, NOON, a_decision, a_fill, a_kline, an_intent
+from tests.support.doubles import MemoryStore
 
 PLENTY = 10**9
 
@@ -83,6 +86,62 @@ def test_entries_of_the_log_that_come_again_are_left_out(path):
         outbox.add(3, [c], NOON)
         outbox.confirm()
         assert entries(outbox) == [a, b, c]
+
+
+def test_entries_of_a_kind_are_read_and_forgotten_by_themselves_each_in_order(path):
+    with SqliteOutbox(path, PLENTY) as outbox:
+        a, b, c = open_klines(3)
+        first, second = a_trade("bh-1"), a_trade("bh-2")
+        outbox.add(5, [a, first, b, second, c], NOON)
+        outbox.confirm()
+        assert outbox.read(0, 10, Trade) == [(2, first), (4, second)]
+        outbox.delivered(4, Trade)
+        assert entries(outbox) == [a, b, c]
+        assert [entry for _, entry in outbox.read(0, 2, Kline)] == [a, b]
+        outbox.delivered(3, Kline)
+        assert (entries(outbox), outbox.depth) == ([c], 1)
+        outbox.add(6, [a_trade("bh-3")], NOON)
+        outbox.confirm()
+        outbox.delivered(100, Kline)
+        assert entries(outbox) == [a_trade("bh-3")]
+        assert outbox.state().bytes > 0
+        outbox.delivered(100)
+        assert (outbox.depth, outbox.state().bytes) == (0, 0)
+
+
+def test_of_closed_klines_only_open_ones_wait_no_longer_than_for_the_store(path):
+    with SqliteOutbox(path, PLENTY, (Kline, Trade), closed_only=True) as outbox:
+        all_of_them = [*open_klines(2), a_kline(), a_trade(), a_decision()]
+        outbox.add(5, all_of_them, NOON)
+        assert outbox.unconfirmed() == all_of_them
+        assert outbox.depth == 2
+        outbox.confirm()
+        assert entries(outbox) == [a_kline(), a_trade()]
+        assert (outbox.state().depth, outbox.state().dropped) == (2, 0)
+
+
+def test_what_a_dead_process_gave_to_one_outbox_only_comes_into_the_other_and_the_store(tmp_path):
+    a, b, c, d = open_klines(4)
+    with SqliteOutbox(tmp_path / "1.db", PLENTY) as first, SqliteOutbox(tmp_path / "2.db", PLENTY) as second:
+        for outbox in (first, second):
+            outbox.add(2, [a, b], NOON)
+        second.confirm()
+        first.add(4, [c, d], NOON)
+    store = MemoryStore()
+    with SqliteOutbox(tmp_path / "1.db", PLENTY) as first, SqliteOutbox(tmp_path / "2.db", PLENTY) as second:
+        store.is_failing = True
+        with pytest.raises(StoreError):
+            settle(store, [first, second], NOON)
+        assert (entries(first), entries(second)) == ([], [a, b])
+        store.is_failing = False
+        settle(store, [first, second], NOON)
+        assert entries(first) == [a, b, c, d]
+        assert list(dict.fromkeys(entries(second))) == [a, b, c, d]
+        assert list(store.klines.values()) == [a, b, c, d]
+        assert first.unconfirmed() == second.unconfirmed() == []
+        first.add(1, [a_kline()], NOON)
+        first.confirm()
+        assert entries(first)[-1] == a_kline(), "the log of this process begins anew"
 
 
 def test_a_full_outbox_lets_the_oldest_open_klines_go_and_nothing_else(path):

@@ -52,9 +52,7 @@ _DECODERS: Mapping[str, msgspec.msgpack.Decoder[LogEntry]] = {
 class SqliteOutbox(DatabaseOwner):
     """`ports.Outbox` in one file of this process. Thread-safe. Every method raises StoreError."""
 
-    def __init__(
-        self, path: Path, max_bytes: int, kinds: Collection[type] = TOPICS, closed_only: bool = False
-    ) -> None:
+    def __init__(self, path: Path, max_bytes: int, kinds: Collection[type] = TOPICS, closed_only: bool = False) -> None:
         """Open for writing; created and migrated if need be. Rows may take `max_bytes`; `kinds` are the types of entry
         that go there, `closed_only` leaves open klines out. Raises StoreError.
         """
@@ -68,9 +66,10 @@ class SqliteOutbox(DatabaseOwner):
         self._upto = 0
         with self._database.reading() as connection:
             marks = dict(connection.execute("SELECT name, value FROM marks").fetchall())
-            newest, self._depth, self._bytes = connection.execute(
+            newest, depth, size = connection.execute(
                 f"SELECT coalesce(max(seq), 0), coalesce(sum(has_topic), 0), coalesce(sum({_SIZE}), 0) FROM outbox"
             ).fetchone()
+        self._depth, self._bytes = int(depth), int(size)
         self._stored, self._dropped = int(marks["stored"]), int(marks["dropped"])
         # Rows that are gone had places too.
         self._last = max(newest, self._stored)
