@@ -1,6 +1,7 @@
 """The tree as data: which actors there are, in which order they start, and what happens when one fails.
 
-Started in this order, stopped in the reverse one: streams stop first, then feeds, persistence and monitor last.
+Started in this order, stopped in the reverse one: streams stop first, then feeds, persistence and monitor last. Most
+of a stop's eight seconds (`bot.app.system`) are the traders': an order in flight may take six to be answered.
 """
 
 import random
@@ -87,6 +88,9 @@ from bot.ports import (
     Store,
 )
 from bot.supervision import Actor, Address, ChildSpec, Context, Exceeded, Lane
+
+FEEDS_STOP_BY_MS, TRADERS_STOP_BY_MS, BOOKS_STOP_BY_MS = 1_500, 6_300, 7_000
+"""Until when after the beginning of a stop they may last; what then is left is persistence's and its followers'."""
 
 LANES: dict[type, Lane] = {
     Kline: Lane.STREAM,
@@ -313,6 +317,8 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
         return ChildSpec(address, factory, handler_deadline_ms=parts.handler_deadline_ms, **policy)
 
     whole = {"on_exceeded": Exceeded.ESCALATE}
+    books = {"stop_by_ms": BOOKS_STOP_BY_MS}
+    markets = {"stop_deadline_ms": 1_000, "stop_by_ms": FEEDS_STOP_BY_MS}
     return (
         spec(addresses.MONITOR, monitor, tracked=False, **whole),
         # Stopped after persistence, so that they hear of the last batch.
@@ -324,19 +330,25 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
             if to is not None
         ),
         spec(addresses.PERSISTENCE, persistence, tracked=False, **whole),
-        spec(addresses.BRIDGE, bridge, tracked=False, **whole),
-        spec(addresses.PORTFOLIO, portfolio, **whole),
-        *(spec(addresses.ACCOUNT, account(at), start_deadline_ms=30_000) for at in (parts.account,) if at is not None),
+        spec(addresses.BRIDGE, bridge, tracked=False, **whole, **books),
+        spec(addresses.PORTFOLIO, portfolio, **whole, **books),
+        *(
+            spec(addresses.ACCOUNT, account(at), start_deadline_ms=30_000, stop_deadline_ms=500, **books)
+            for at in (parts.account,)
+            if at is not None
+        ),
         # Recovery asks the exchange about every order of unknown fate, one after another.
         *(
             spec(
                 addresses.trader(s.symbol),
                 trader(s, parts.strategy),
                 start_deadline_ms=30_000,
+                stop_deadline_ms=TRADERS_STOP_BY_MS,
+                stop_by_ms=TRADERS_STOP_BY_MS,
                 stand_in=stand_in(s),
             )
             for s in parts.traders
         ),
-        *(spec(addresses.feed(s.symbol), feed(s)) for s in parts.feeds),
-        *(spec(addresses.stream(s.number), stream(s)) for s in streams),
+        *(spec(addresses.feed(s.symbol), feed(s), **markets) for s in parts.feeds),
+        *(spec(addresses.stream(s.number), stream(s), **markets) for s in streams),
     )

@@ -153,6 +153,12 @@ class TraderActor(Actor):
         self._handlers[type(message)](message)
         self._finish()
 
+    def stopped(self) -> None:
+        """Ask once more about orders of unknown fate: their replies came too late, the exchange may know by now."""
+        if self._doubts:
+            self._on_resolve(ResolveOrders())
+            self._save()
+
     def _finish(self) -> None:
         """Take what waited while an order was under way, then leave all that is known to the next incarnation."""
         while self._memory.pending is None and (self._is_to_sell_all() or self._memory.waiting):

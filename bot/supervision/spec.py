@@ -67,7 +67,10 @@ class LaneBounds:
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """An actor to be kept alive. Times are ms on the system's clock, `stop_deadline_ms` and put timeouts real ones.
+    """An actor to be kept alive. Times are ms on the system's clock; the stop's and put timeouts are real ones.
+
+    `stop_deadline_ms` is how long its own stop may take; `stop_by_ms`, if given, until when after the beginning of the
+    whole system's stop it may last (and a moment, if others left it none), so that those stopped after it have time.
 
     More than `max_restarts` failures within `period_ms` lead to `on_exceeded`. A message whose handling killed the
     actor is tried `poison_attempts` times in all. `stand_in`, if given, serves the name while it is in quarantine, with
@@ -81,6 +84,7 @@ class ChildSpec:
     handler_deadline_ms: int = 10_000
     start_deadline_ms: int = 10_000
     stop_deadline_ms: int = 2_000
+    stop_by_ms: int | None = None
     max_restarts: int = 5
     period_ms: int = 30_000
     backoff: Backoff = Backoff()

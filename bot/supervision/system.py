@@ -25,6 +25,8 @@ from .tree import ActorStatus, Depth
 
 SUPERVISOR = Address("supervisor")
 OWNED_S = 0.5
+MOMENT_S = 0.05
+"""What an idle actor needs to stop: it is not left behind because another one used up the time."""
 
 logger = logging.getLogger("supervision")
 
@@ -99,7 +101,7 @@ class ActorSystem:
     def stop(self, deadline_ms: int = 10_000) -> tuple[str, ...]:
         """Stop the supervisor, then all actors, last started first, and return the names of those abandoned.
 
-        Each works off what waits for it first, within its own deadline and what is left of `deadline_ms`, both
+        Each works off what waits for it first, within its own deadlines and what is left of `deadline_ms`, all
         real time. What is still there then is fenced and left behind. Threads that actors owned get half a second in
         all to end. Needs no living supervisor.
         """
@@ -107,7 +109,8 @@ class ActorSystem:
             if self._stopping:
                 return ()
             self._stopping = True
-        end = time.monotonic() + deadline_ms / 1000
+        began = time.monotonic()
+        end = began + deadline_ms / 1000
         self._guardian.dismiss()
         abandoned = []
         supervisor = self._supervisor
@@ -119,7 +122,9 @@ class ActorSystem:
             ):
                 abandoned.append(str(SUPERVISOR))
         for child in reversed(tuple(self._supervision.children.values())):
-            if child.state is not State.STOPPED and not self._stop_child(child, end):
+            by_ms = child.spec.stop_by_ms
+            last = end if by_ms is None else max(began + by_ms / 1000, time.monotonic() + MOMENT_S)
+            if child.state is not State.STOPPED and not self._stop_child(child, min(end, last)):
                 abandoned.append(child.name)
         self._join_owned(min(end, time.monotonic() + OWNED_S))
         return tuple(abandoned)

@@ -387,6 +387,17 @@ def test_a_request_that_arrives_late_is_found(bench):
     assert [m.status for m in bench.told()] == ["FILLED"]
 
 
+def test_a_stop_asks_once_more_about_an_order_whose_reply_came_too_late(bench):
+    bench.exchange.plan.append("executed_no_reply")
+    first = bench.buy()
+    bench.told()
+    bench.actor.stopped()
+    (ended,) = bench.told()
+    assert (ended.client_order_id, ended.status) == (first.client_order_id, "FILLED")
+    assert bench.memory.doubts == ()
+    assert [entry.status for entry in bench.journal.settled()] == ["FILLED"]
+
+
 def test_an_unfinished_order_is_in_doubt_until_it_is_final(bench):
     bench.exchange.plan.append("unfinished")
     bench.buy()

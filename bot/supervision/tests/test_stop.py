@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .. import ActorFailed, ActorStopped, Backoff, NotRunning
+from .. import ActorFailed, ActorStopped, Address, Backoff, NotRunning
 from .support import WAIT_S, A, B, C, Num, Scene, Scripted, fail, once, spec
 
 
@@ -70,6 +70,29 @@ def test_the_whole_stop_has_a_deadline(scene: Scene) -> None:
     begun = time.monotonic()
     assert scene.system.stop(200) == ("c/x", "b", "a")
     assert time.monotonic() - begun < 5
+    go.set()
+
+
+def test_some_may_last_only_until_a_moment_of_the_stop_so_that_the_rest_has_time(scene: Scene) -> None:
+    go, begun = threading.Event(), [threading.Event() for _ in range(2)]
+    scene.script.on_message[1] = lambda _: (begun[0].set(), go.wait(WAIT_S))
+    scene.script.on_message[2] = lambda _: (begun[1].set(), go.wait(WAIT_S))
+    idle = Address("idle")
+    early = {"stop_deadline_ms": 60_000, "stop_by_ms": 100}
+    scene.start(
+        spec(scene.script, A, stop_deadline_ms=60_000),
+        spec(scene.script, idle, **early),
+        spec(scene.script, B, **early),
+        spec(scene.script, C, **early),
+    )
+    scene.tell(1, to=C)
+    scene.tell(2, to=B)
+    assert all(one.wait(WAIT_S) for one in begun)
+    scene.tell(3)
+    started = time.monotonic()
+    assert scene.system.stop(60_000) == ("c/x", "b"), "one that stops at once is not left behind for the others' sake"
+    assert time.monotonic() - started < 10
+    assert scene.handled("a") == [3]
     go.set()
 
 
