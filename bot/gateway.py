@@ -76,6 +76,7 @@ class OrderGateway:
         self._on_consequence = on_consequence
         self._doubted_at: dict[str, int] = {}
         self._leaving: set[str] = set()
+        self._stayed: dict[str, tuple[str, str]] = {}  # never left, and that could not be journaled yet
         self._lock = threading.Lock()
 
     def known(self, client_order_id: str) -> JournalEntry | None:
@@ -126,9 +127,9 @@ class OrderGateway:
         try:
             report = self._exchange.place(intent, lambda send: fence.run_fenced(lambda: leave(send)))
         except OrderHeld as error:
-            return self._settle(intent, OrderStatus.NOT_PLACED, str(error), Decided.HALTED.value)
+            return self._settle_as_stayed(intent, str(error), Decided.HALTED.value)
         except OrderNotSent as error:
-            return self._settle(intent, OrderStatus.NOT_PLACED, str(error))
+            return self._settle_as_stayed(intent, str(error))
         except OrderRejected as error:
             self._tell_consequence(error.consequence, intent, str(error))
             return self._settle(intent, OrderStatus.REJECTED, str(error))
@@ -137,7 +138,7 @@ class OrderGateway:
             return Unsettled(intent, str(error))
         except BaseException:
             if not has_left:
-                self._settle(intent, OrderStatus.NOT_PLACED, "its trader was stopped before it left")
+                self._settle_as_stayed(intent, "its trader was stopped before it left")
             raise
         return self._take(intent, report)
 
@@ -152,9 +153,12 @@ class OrderGateway:
         if entry.status.is_final:
             return Settled(entry.intent, entry.status, entry.fills)
         intent = entry.intent
+        with self._lock:
+            is_leaving = client_order_id in self._leaving
+            stayed = self._stayed.get(client_order_id)
+        if stayed is not None:
+            return self._settle_as_stayed(intent, *stayed)
         try:
-            with self._lock:
-                is_leaving = client_order_id in self._leaving
             # A thread whose epoch is over may still be about to send it: then no window has begun yet.
             since = None if is_leaving else self._doubt(intent)
             # Read before the question: only an answer given after the window says that nothing can come any more.
@@ -177,7 +181,7 @@ class OrderGateway:
         Fills of an order that was settled without them are added: only the exchange knows what it executed.
         """
         entry = self._journal.entry(report.client_order_id)
-        if entry is None or _is_another(entry, report):
+        if entry is None or self._is_another(entry, report):
             return None
         if not entry.status.is_final:
             return self._take(entry.intent, report)
@@ -193,7 +197,17 @@ class OrderGateway:
         An id is free again once its order has ended: whoever has it may use it. Source: contract, section 5.
         """
         entry = self._journal.entry(report.client_order_id)
-        return entry is None or _is_another(entry, report)
+        return entry is None or self._is_another(entry, report)
+
+    def _is_another(self, entry: JournalEntry, report: OrderReport) -> bool:
+        if report.client_order_id in self._stayed or (report.fills and entry.is_no_order):
+            return True
+        if entry.status.is_final and entry.order_id and report.order_id != entry.order_id:
+            return True
+        # An order settled as not found has no id to tell them by: but none executes more than was asked for, or the
+        # other side.
+        executed = reduce(add, (fill.quantity for fill in report.fills), ZERO)
+        return executed > entry.intent.quantity or any(fill.side is not entry.intent.side for fill in report.fills)
 
     def _tell_consequence(self, consequence: Consequence, intent: OrderIntent, detail: str) -> None:
         if consequence is not Consequence.NOTHING:
@@ -212,28 +226,35 @@ class OrderGateway:
                 since = self._doubted_at.setdefault(intent.client_order_id, since)
         return since
 
-    def _take(self, intent: OrderIntent, report: OrderReport, refusal: str = "") -> Settled | Unsettled:
+    def _take(
+        self, intent: OrderIntent, report: OrderReport, refusal: str = "", never_left: bool = False
+    ) -> Settled | Unsettled:
         if not report.status.is_final:
             return Unsettled(intent, f"the exchange says {report.status.value}")
         try:
-            self._journal.settle(report)
+            self._journal.settle(report, never_left)
         except StoreError as error:
             # The order is what it is; that it is unknown to the books is settled at the next question.
             return Unsettled(intent, f"the order's end could not be journaled: {error}")
         with self._lock:
             self._doubted_at.pop(intent.client_order_id, None)
+            self._stayed.pop(intent.client_order_id, None)
         return Settled(intent, report.status, report.fills, report.detail, refusal)
 
-    def _settle(self, intent: OrderIntent, status: OrderStatus, detail: str, refusal: str = "") -> Settled | Unsettled:
-        report = OrderReport(
-            client_order_id=intent.client_order_id, order_id=0, symbol=intent.symbol, status=status, detail=detail
-        )
-        return self._take(intent, report, refusal)
+    def _settle(self, intent: OrderIntent, status: OrderStatus, detail: str) -> Settled | Unsettled:
+        return self._take(intent, _report(intent, status, detail))
+
+    def _settle_as_stayed(self, intent: OrderIntent, detail: str, refusal: str = "") -> Settled | Unsettled:
+        """Journal that an order never left: whatever comes under its id is another one's, also until that is written.
+
+        Source: contract, section 5; two bots of one bot_id make the same decisions and so the same ids.
+        """
+        with self._lock:
+            self._stayed[intent.client_order_id] = (detail, refusal)
+        return self._take(intent, _report(intent, OrderStatus.NOT_PLACED, detail), refusal, never_left=True)
 
 
-def _is_another(entry: JournalEntry, report: OrderReport) -> bool:
-    if entry.status.is_final and entry.order_id and report.order_id != entry.order_id:
-        return True
-    # An order that never left has no id to tell them by: but none executes more than was asked for, or the other side.
-    executed = reduce(add, (fill.quantity for fill in report.fills), ZERO)
-    return executed > entry.intent.quantity or any(fill.side is not entry.intent.side for fill in report.fills)
+def _report(intent: OrderIntent, status: OrderStatus, detail: str) -> OrderReport:
+    return OrderReport(
+        client_order_id=intent.client_order_id, order_id=0, symbol=intent.symbol, status=status, detail=detail
+    )

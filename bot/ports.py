@@ -236,6 +236,10 @@ class JournalEntry(Protocol):
     def order_id(self) -> int | None:
         """The exchange's own id; None or 0 where it never told one."""
 
+    @property
+    def is_no_order(self) -> bool:
+        """Certain that the exchange has no order of this intent: it never left, or was refused."""
+
 
 class OrderJournal(Protocol):
     """The only authority on orders sent. Each write is durable against SIGKILL when the call returns. Thread-safe."""
@@ -243,8 +247,11 @@ class OrderJournal(Protocol):
     def record(self, intent: OrderIntent) -> bool:
         """Store an intent before its order leaves; False if the id is known already (then nothing changes)."""
 
-    def settle(self, report: OrderReport) -> None:
-        """Store an order's final status and fills. The first settlement of an id stands; later ones change nothing."""
+    def settle(self, report: OrderReport, never_left: bool = False) -> None:
+        """Store an order's final status and fills. The first settlement of an id stands; later ones change nothing.
+
+        `never_left`: no byte of it left, so whatever the exchange has under its id is another one's.
+        """
 
     def amend(self, client_order_id: str, fills: Sequence[Fill]) -> tuple[Fill, ...]:
         """Add fills that were found after the order was settled; return those that were not journaled before.

@@ -242,7 +242,7 @@ class Reconciler:
         kept = None if noted is None else _kept.decode(noted)
         if kept is not None:
             self._began_ms = kept.began_ms
-        intents = [entry.intent for entry in (*unresolved, *settled)]
+        may_be_orders = [entry.intent for entry in (*unresolved, *settled) if not entry.is_no_order]
         return BookView(
             positions={symbol: position.quantity for symbol, position in positions.items()},
             cash=cash,
@@ -252,7 +252,7 @@ class Reconciler:
             accepted=None if kept is None else kept.accepted,
             unresolved=frozenset(entry.intent.symbol for entry in unresolved),
             orders={(fill.symbol, fill.order_id): fill.client_order_id for fill in fills},
-            client_order_ids=frozenset(intent.client_order_id for intent in intents),
+            client_order_ids=frozenset(intent.client_order_id for intent in may_be_orders),
             order_ids={entry.intent.client_order_id: entry.order_id for entry in settled if entry.order_id},
             fills=frozenset((fill.client_order_id, fill.trade_id) for fill in fills),
             commissions=third_asset_commissions(fills, self._rules),

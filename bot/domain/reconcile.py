@@ -50,8 +50,8 @@ class BookView(msgspec.Struct, frozen=True):
     """The bot's book. All symbols share `quote_asset`; `rules` has every symbol that the book ever held.
 
     `unresolved`: symbols with an order of unknown fate. `orders`: the client order id by (symbol, the exchange's order
-    id); `client_order_ids`: all that the journal knows, and `order_ids` the exchange's ids of those that it was told;
-    `fills`: what is booked, as (client order id, trade id).
+    id); `client_order_ids`: all that the journal knows, but those that certainly became no order, and `order_ids` the
+    exchange's ids of those that it was told; `fills`: what is booked, as (client order id, trade id).
     `commissions`: `third_asset_commissions` of all booked fills. `accepted` is None before the first look. `may_reset`:
     this is a testnet.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -18,7 +18,8 @@ from bot.actors import addresses
 from bot.adapters.sqlite import SqliteJournal
 from bot.domain.decision import DERIVED
 from bot.domain.ledger import Ledger
-from bot.domain.sizing import SizingParameters
+from bot.domain.order import OrderReport, OrderStatus
+from bot.domain.sizing import SizingParameters, paper_fill
 from bot.messages import Trade
 from tests.support.builders import MINUTE_MS, NOON, a_kline, klines_of
 from tests.support.pump import Pump
@@ -186,6 +187,7 @@ class Trading(RuleBasedStateMachine):
         self.prices = dict.fromkeys(symbols, Decimal(100))
         self.minutes = dict.fromkeys(symbols, 0)
         self.sent = []
+        self.twins = 0
 
     @rule(
         symbol=st.sampled_from(["BTCUSDT", "ETHUSDT"]),
@@ -237,6 +239,21 @@ class Trading(RuleBasedStateMachine):
     @rule()
     def late_requests_arrive(self):
         self.pump.exchange.deliver()
+
+    @rule(symbol=st.sampled_from(["BTCUSDT", "ETHUSDT"]), step=st.sampled_from(["not_sent", "reject"]))
+    def only_a_twins_order_leaves(self, symbol, step):
+        """Another bot of the same bot_id, on the same account, has every order filled that never was one of ours."""
+        self.pump.exchange.plan.appendleft(step)
+        self.price(symbol, -3, runs=True)
+        for intent in [entry.intent for entry in self.journal.settled() if entry.is_no_order]:
+            self.twins += 1
+            number = 1_000_000 + self.twins
+            args = (self.pump.rules[intent.symbol], intent.side, intent.quantity, intent.close, intent.event_time)
+            fill = paper_fill(intent.client_order_id, number, *args, self.pump.sizing)
+            report = OrderReport(intent.client_order_id, number, intent.symbol, OrderStatus.FILLED, (fill,))
+            self.pump.route(addresses.trader(intent.symbol), report)
+        if self.twins:
+            event("a twin traded")
 
     @rule(ms=st.sampled_from([500, 2_000, 6_000]))
     def time_passes(self, ms):

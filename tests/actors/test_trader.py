@@ -842,9 +842,11 @@ def test_what_the_reply_said_is_no_news_from_the_stream(bench):
 
 
 def test_a_fill_that_comes_late_is_added_once(bench):
-    bench.exchange.plan.append("not_sent")
+    bench.exchange.plan.append("lost_no_reply")
     proposal = bench.buy()
-    assert [end.status for end in bench.ends()] == ["NOT_PLACED"]
+    for _ in range(6):
+        bench.ring(1_000)
+    assert [end.status for end in bench.ends()] == ["NOT_PLACED"], "not found, after the window"
     fill = a_fill(client_order_id=proposal.client_order_id, quantity="0.4", commission="0.001")
     late = OrderReport(proposal.client_order_id, 9, "BTCUSDT", OrderStatus.EXPIRED, (fill,))
     bench.take(late, late)
@@ -852,6 +854,18 @@ def test_a_fill_that_comes_late_is_added_once(bench):
     assert [trade.quantity for trade in bench.trades()] == [Decimal("0.4")]
     bench.restart()
     assert bench.memory.position.quantity == Decimal("0.399")
+
+
+def test_a_fill_under_the_id_of_an_order_that_never_left_is_a_twins(bench):
+    bench.exchange.plan.append("not_sent")
+    proposal = bench.buy()
+    assert [end.status for end in bench.ends()] == ["NOT_PLACED"]
+    fill = a_fill(client_order_id=proposal.client_order_id, quantity="0.4", commission="0.001")
+    for _ in range(2):
+        bench.take(OrderReport(proposal.client_order_id, 9, "BTCUSDT", OrderStatus.FILLED, (fill,)))
+        assert (bench.memory.position.quantity, bench.trades()) == (0, [])
+        assert bench.told(addresses.ACCOUNT) == [Compare(soon=True)]
+        bench.restart()
 
 
 def test_an_order_that_the_journal_does_not_know_changes_nothing(bench):

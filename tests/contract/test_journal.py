@@ -117,6 +117,27 @@ def test_the_first_settlement_stands(journal):
     assert journal.record(an_intent()) is False
 
 
+@pytest.mark.parametrize(
+    ("status", "order_id", "never_left", "is_no_order"),
+    [
+        (OrderStatus.NOT_PLACED, 0, True, True),
+        (OrderStatus.NOT_PLACED, 0, False, False),
+        (OrderStatus.REJECTED, 0, False, True),
+        (OrderStatus.REJECTED, 9, False, False),
+        (OrderStatus.FILLED, 9, False, False),
+    ],
+)
+def test_of_some_orders_it_is_certain_that_they_never_were(open_journal, status, order_id, never_left, is_no_order):
+    journal = open_journal()
+    journal.record(an_intent())
+    assert not journal.entry("bh-1").is_no_order
+    journal.settle(OrderReport("bh-1", order_id, "BTCUSDT", status), never_left)
+    journal.settle(OrderReport("bh-1", 0, "BTCUSDT", OrderStatus.NOT_PLACED), never_left=True)
+    for opened in (journal, open_journal()):
+        assert opened.entry("bh-1").is_no_order is is_no_order
+        assert [entry.is_no_order for entry in opened.settled()] == [is_no_order]
+
+
 def test_an_order_that_was_never_recorded_cannot_be_settled(journal):
     with pytest.raises(StoreError, match="bh-1 was never recorded"):
         journal.settle(a_report("bh-1", a_fill()))

@@ -331,7 +331,7 @@ class FullDisk:
             return self._refuse
         return getattr(self._journal, name)
 
-    def _refuse(self, *_):
+    def _refuse(self, *_, **__):
         raise StoreError("orders.db: the disk is full")
 
 
@@ -344,9 +344,10 @@ def test_what_cannot_be_journaled_is_not_sent(bench):
 
 @pytest.mark.parametrize("another", [{"quantity": "1.5"}, {"quantity": "0.5", "side": "SELL"}], ids=str)
 def test_what_an_order_cannot_have_executed_is_another_ones(bench, another):
-    """A twin of this bot makes the same ids: its order must not be booked for one that was held back here."""
-    bench.halt.reason = "by hand"
-    assert bench.submit().status is OrderStatus.NOT_PLACED
+    """A twin of this bot makes the same ids: its order must not be booked for one that was not found."""
+    bench.submit("lost_no_reply")
+    bench.clock.advance(WINDOW_MS + 1)
+    assert bench.gateway.resolve("bh-1").status is OrderStatus.NOT_PLACED
     report = OrderReport("bh-1", 7, "BTCUSDT", OrderStatus.FILLED, (a_fill(order_id=7, **another),))
     assert (bench.gateway.take(report), bench.gateway.is_foreign(report)) == (None, True)
     assert bench.journal.entry("bh-1").fills == ()
@@ -363,3 +364,40 @@ def test_an_end_that_cannot_be_journaled_is_settled_later(bench):
     outcome = bench.gateway.resolve("bh-1")
     assert (outcome.status, len(bench.exchange.placed)) == (OrderStatus.FILLED, 1)
     assert outcome.fills == tuple(bench.exchange.fills)
+
+
+@pytest.mark.parametrize("step", ["not_sent", "reject", "halt"])
+def test_whatever_comes_under_the_id_of_an_order_that_never_was_one_is_another_ones(bench, step):
+    """A twin, that is a bot of the same bot_id on the same account, makes the same decisions under the same ids."""
+    if step == "halt":
+        bench.halt.halt("a test")
+    outcome = bench.submit(*([step] if step != "halt" else []))
+    assert outcome.status in (OrderStatus.NOT_PLACED, OrderStatus.REJECTED)
+    bench.new_process()
+    twins = OrderReport("bh-1", 77, "BTCUSDT", OrderStatus.FILLED, (a_fill(order_id=77),))
+    assert (bench.gateway.take(twins), bench.gateway.is_foreign(twins)) == (None, True)
+    assert bench.gateway.resolve("bh-1").fills == ()
+    assert bench.journal.entry("bh-1").is_no_order
+
+
+def test_an_order_that_was_not_found_may_still_have_been_one(bench):
+    bench.submit("lost_no_reply")
+    bench.clock.advance(WINDOW_MS + 1)
+    assert bench.gateway.resolve("bh-1").status is OrderStatus.NOT_PLACED
+    assert not bench.journal.entry("bh-1").is_no_order
+
+
+def test_an_order_that_never_left_is_never_asked_for_though_that_could_not_be_journaled_at_first(tmp_path):
+    with SqliteJournal(tmp_path / "orders.db") as journal:
+        disk = FullDisk(journal)
+        disk.is_full = False
+        bench = Bench(disk)
+        bench.exchange.on_left = lambda intent: setattr(disk, "is_full", True)
+        assert isinstance(bench.submit("not_sent"), Unsettled)
+        bench.exchange.place(an_intent(), lambda send: None)
+        (twins,) = bench.exchange.executed
+        assert (bench.gateway.take(twins), bench.gateway.is_foreign(twins)) == (None, True)
+        assert isinstance(bench.gateway.resolve("bh-1"), Unsettled)
+        disk.is_full = False
+        assert bench.gateway.resolve("bh-1").status is OrderStatus.NOT_PLACED
+        assert (bench.gateway.take(twins), bench.journal.entry("bh-1").fills) == (None, ())

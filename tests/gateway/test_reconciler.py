@@ -276,3 +276,23 @@ def test_an_order_under_an_id_of_the_bots_is_found_in_every_look_until_it_is_acc
     assert bench.reconciler.accept(("BTCUSDT",)).adjustments == ()
     for _ in range(2):
         assert set(bench.reconciler.compare().stops) <= {""}, "the money that was spent by hand is the quote's matter"
+
+
+@pytest.mark.parametrize("step", ["never left", "rejected"])
+def test_a_twins_order_under_the_id_of_one_that_never_was_is_not_the_bots(bench, step):
+    """Of equal size and side: nothing but the journal tells that it is another bot's."""
+    bench.reconciler.compare()
+    intent = bench.order("BUY", "0.01")
+    bench.journal.record(intent)
+    if step == "rejected":
+        bench.gateway._settle(intent, OrderStatus.REJECTED, "-2010: Duplicate order sent.")
+    else:
+        bench.gateway._settle_as_stayed(intent, "no connection")
+    bench.exchange.place(intent)
+    for _ in range(2):
+        comparison = bench.reconciler.compare()
+        assert (comparison.reports, comparison.adjustments) == ((), ())
+        assert intent.client_order_id in comparison.stops["BTCUSDT"]
+    assert bench.journal.entry(intent.client_order_id).fills == ()
+    bench.reconciler.accept(("BTCUSDT",))
+    assert "BTCUSDT" not in bench.reconciler.compare().stops

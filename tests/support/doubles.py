@@ -191,9 +191,9 @@ class CrashingJournal:
         if name not in {"record", "settle", "amend", "adjust", "set_note"}:
             return method
 
-        def write(*args):
+        def write(*args, **kwargs):
             self._faults.point(f"{name}, before")
-            result = method(*args)
+            result = method(*args, **kwargs)
             self._faults.point(f"{name}, done")
             return result
 

@@ -69,7 +69,7 @@ class Pump:
         self.store = MemoryStore()
         self.halt = NoHalt()
         self.settings = {"mode": mode, "bot_id": "bot", "limits": self.sizing.limits or RiskLimits(), **settings}
-        self.to_bridge, self.to_monitor = [], []
+        self.to_bridge, self.to_monitor, self.to_account = [], [], []
         self.stores_trades = True
         self.crashes = []
         self.delivered = []
@@ -151,6 +151,8 @@ class Pump:
                 self.store.write([], [message])
         elif to == addresses.MONITOR:
             self.to_monitor.append(message)
+        elif to == addresses.ACCOUNT:
+            self.to_account.append(message)
         else:
             node = self.nodes[to]
             (node.control if LANES[type(message)] is Lane.CONTROL else node.others).append(message)

@@ -107,11 +107,13 @@ MIGRATIONS: Sequence[Migration] = (
         ) STRICT
         """,
     ),
+    # 1: it is certain that no byte of the order left. Of those before, nobody knows.
+    ("ALTER TABLE intents ADD COLUMN never_left INTEGER NOT NULL DEFAULT 0",),
 )
 
 _INTENT_COLUMNS = (
     "client_order_id, symbol, side, quantity, close, open_time, event_time, reason, quote_reserved, limit_price, "
-    "status, order_id, detail"
+    "status, order_id, detail, never_left"
 )
 _FILL_COLUMNS = (
     "client_order_id, order_id, trade_id, symbol, side, price, quantity, quote_quantity, commission, commission_asset, "
@@ -123,7 +125,8 @@ _ADJUSTMENT_COLUMNS = "adjustment_id, symbol, quantity, quote, reason, time, pri
 class JournaledOrder(msgspec.Struct, frozen=True):
     """One order as the journal knows it; `order_id` is the exchange's, None until the order was settled.
 
-    `status` is RECORDED or a final one; `fills` are in the order in which the report gave them.
+    `status` is RECORDED or a final one; `fills` are in the order in which the report gave them. `never_left`: it is
+    certain that none of it left.
     """
 
     intent: OrderIntent
@@ -131,6 +134,12 @@ class JournaledOrder(msgspec.Struct, frozen=True):
     order_id: int | None
     detail: str
     fills: tuple[Fill, ...]
+    never_left: bool = False
+
+    @property
+    def is_no_order(self) -> bool:
+        """Certain that the exchange has no order of this intent: it never left, or was refused."""
+        return self.never_left or (self.status is OrderStatus.REJECTED and not self.order_id)
 
 
 class SqliteJournal(DatabaseOwner):
@@ -174,8 +183,10 @@ class SqliteJournal(DatabaseOwner):
             )
             return cursor.rowcount == 1
 
-    def settle(self, report: OrderReport) -> None:
+    def settle(self, report: OrderReport, never_left: bool = False) -> None:
         """Store an order's final status and fills. The first settlement of an id stands; later ones change nothing.
+
+        `never_left`: no byte of it left, so whatever the exchange has under its id is another one's.
 
         Raises ValueError if the status is not final or a fill is of another order, StoreError if the id was never
         recorded or if a fill is journaled already; then nothing is stored.
@@ -186,9 +197,9 @@ class SqliteJournal(DatabaseOwner):
             raise ValueError(f"the report of order {report.client_order_id} holds fills of other orders")
         with self._database.writing() as connection:
             cursor = connection.execute(
-                "UPDATE intents SET status = ?, order_id = ?, detail = ? "
+                "UPDATE intents SET status = ?, order_id = ?, detail = ?, never_left = ? "
                 "WHERE client_order_id = ? AND status = 'RECORDED'",
-                (report.status.value, report.order_id, report.detail, report.client_order_id),
+                (report.status.value, report.order_id, report.detail, int(never_left), report.client_order_id),
             )
             if cursor.rowcount == 0:
                 known = connection.execute("SELECT 1 FROM intents WHERE client_order_id = ?", (report.client_order_id,))
@@ -332,7 +343,7 @@ class SqliteJournal(DatabaseOwner):
 
 def _order(row: tuple[Any, ...], fills: tuple[Fill, ...]) -> JournaledOrder:
     client_order_id, symbol, side, quantity, close, open_time, event_time, reason = row[:8]
-    quote_reserved, limit_price, status, order_id, detail = row[8:]
+    quote_reserved, limit_price, status, order_id, detail, never_left = row[8:]
     return JournaledOrder(
         intent=OrderIntent(
             client_order_id=client_order_id,
@@ -350,6 +361,7 @@ def _order(row: tuple[Any, ...], fills: tuple[Fill, ...]) -> JournaledOrder:
         order_id=order_id,
         detail=detail,
         fills=fills,
+        never_left=bool(never_left),
     )
 
 
