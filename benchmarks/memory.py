@@ -296,7 +296,7 @@ def stalled_trader(messages: int, directory: Path) -> dict[str, Any]:
 
     def stream(context: Context) -> StreamActor:
         cell, budget = Cell(StreamMemory()), ConnectionBudget(context.clock)
-        return StreamActor(context, StreamSettings(0, (SYMBOL,), "1m"), cell, market, budget, random.Random())
+        return StreamActor(context, StreamSettings(0, (SYMBOL,), "1m"), cell, market, budget, random.Random(), {})
 
     def other(context: Context) -> Stalled:
         flooded.append(Stalled(context, go_on, lambda kline: None))

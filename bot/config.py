@@ -235,6 +235,44 @@ class KafkaSettings(_Section):
         return self
 
 
+class CloudWatchSettings(_Section):
+    """Metrics in CloudWatch, in `aws.region`; an empty `namespace` switches it off.
+
+    `basic` are the ten series that alarms and dashboard need: AWS keeps ten for nothing, each further one costs 0.30
+    dollars a month. `full` are all, about a hundred for three symbols. Every `interval` seconds a call: a million a
+    month are free, then 0.01 dollars a thousand.
+    """
+
+    namespace: str = ""
+    detail: Literal["basic", "full"] = "basic"
+    interval: int = Field(default=60, ge=10, le=60)
+
+    @field_validator("namespace")
+    @classmethod
+    def _check_namespace(cls, value: str) -> str:
+        if value and (not re.fullmatch(r"[A-Za-z0-9._/#-]{1,255}", value) or value.startswith("AWS/")):
+            raise ValueError(
+                f"{_shown(value)} is refused: it must be letters, digits, or any of . _ / # -, and not begin with AWS/"
+            )
+        return value
+
+
+class MetricsSettings(_Section):
+    """Metrics for Prometheus at http://HOST:PORT/metrics; with port 0 they are not served."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65_535)
+
+
+class LogSettings(_Section):
+    """Where `run` writes its lines, JSON: to `file`, which is renamed when it is full; empty: to standard output.
+
+    On a terminal it shows the live view, and lines go to `bulkhead.log` in the data directory where no file is named.
+    """
+
+    file: Path | None = None
+
+
 class StrategySettings(_Section):
     """`path` is `package.module:Class`; `parameters` are its keyword arguments, beside buy_drop and sell_rise."""
 
@@ -289,6 +327,9 @@ class Settings(_Section):
     market_data: MarketDataSettings = MarketDataSettings()
     aws: AwsSettings = AwsSettings()
     kafka: KafkaSettings = KafkaSettings()
+    cloudwatch: CloudWatchSettings = CloudWatchSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
     strategy: StrategySettings = StrategySettings()
 
     @field_validator("bot_id")

@@ -61,6 +61,7 @@ class OrderGateway:
     """Sends orders exactly once and settles them in the journal. Thread-safe; calls block while the exchange does.
 
     `on_consequence` hears what a refusal means beyond its order: the consequence, the symbol, the exchange's words.
+    `on_left` is called the moment that an order's bytes have left, and whether a kline decided it; it must be short.
     """
 
     def __init__(
@@ -69,11 +70,13 @@ class OrderGateway:
         journal: OrderJournal,
         halt: HaltSwitch,
         on_consequence: Callable[[Consequence, str, str], None] = lambda *_: None,
+        on_left: Callable[[OrderIntent, bool], None] = lambda *_: None,
     ) -> None:
         self._exchange = exchange
         self._journal = journal
         self._halt = halt
         self._on_consequence = on_consequence
+        self._on_left = on_left
         self._doubted_at: dict[str, int] = {}
         self._leaving: set[str] = set()
         self._stayed: dict[str, tuple[str, str]] = {}  # never left, and that could not be journaled yet
@@ -123,6 +126,7 @@ class OrderGateway:
                 raise OrderHeld(reason)
             has_left = True
             send()
+            self._on_left(intent, not passes_halt)
 
         try:
             report = self._exchange.place(intent, lambda send: fence.run_fenced(lambda: leave(send)))

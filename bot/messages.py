@@ -49,6 +49,7 @@ __all__ = [
     "OrderEnded",
     "OrderProposal",
     "OrderReport",
+    "PointsPut",
     "ProposalTimeout",
     "Publish",
     "ReplayLog",
@@ -389,3 +390,14 @@ class DiskSpace(msgspec.Struct, frozen=True):
 
     free_bytes: int
     is_low: bool
+
+
+class PointsPut(msgspec.Struct, frozen=True):
+    """A call to whoever keeps metrics ended: so many points were taken, so many can never be. Thread to metrics.
+
+    `error` is why not all were taken, empty where they were.
+    """
+
+    taken: int = 0
+    refused: int = 0
+    error: str = ""

@@ -13,6 +13,7 @@ from bot.domain.decision import Decision
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.market import MarketView
+from bot.domain.metrics import Point
 from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side, Trade
 from bot.messages import BalanceMoved, BalancesReported, BookEvent, ExecutionReported, LogEntry
 
@@ -76,6 +77,10 @@ class KlineConnection(Protocol):
         Raises StreamClosed with the reason when the connection ended or fell silent, and ShutdownAnnounced while it
         still delivers.
         """
+
+    @property
+    def received_ns(self) -> int:
+        """When the last kline's frame was there as a whole, not yet decoded, by `time.perf_counter_ns`."""
 
     def close(self) -> None:
         """End the connection from any thread; a waiting `receive` raises StreamClosed."""
@@ -544,6 +549,28 @@ class TopicReader(Protocol):
 
     def close(self) -> None:
         """Leave the group; what was not committed comes again."""
+
+
+class PointsNotTaken(Exception):
+    """Metrics were not taken for now, and may be given again; the text is one line with the cause and the fix."""
+
+
+class PointsRefused(PointsNotTaken):
+    """The first `count` points can never be taken."""
+
+    def __init__(self, count: int, text: str) -> None:
+        super().__init__(text)
+        self.count = count
+
+
+class MetricSink(Protocol):
+    """Keeps points of metrics elsewhere. For one thread at a time; a call may take long."""
+
+    def put(self, points: Sequence[Point]) -> int:
+        """Give points, the oldest first; return how many of the first ones were taken, one at least.
+
+        Raises PointsNotTaken, PointsRefused.
+        """
 
 
 class HaltSwitch(Protocol):

@@ -5,6 +5,7 @@ from bot.supervision import Address
 ACCOUNT = Address("account")
 ARCHIVE = Address("archive")
 BRIDGE = Address("bridge")
+METRICS = Address("metrics")
 MONITOR = Address("monitor")
 PERSISTENCE = Address("persistence")
 PORTFOLIO = Address("portfolio")

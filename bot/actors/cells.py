@@ -56,7 +56,8 @@ class TraderMemory(msgspec.Struct, frozen=True):
     is all that is left of it: it is decided, but not stored yet.
 
     `decisions` counts the decided messages by name: with `pending` and `waiting` it adds up to all that came, whatever
-    died meanwhile. `untold` is what the bridge may not have been told yet of messages that are done.
+    died meanwhile. `signals` counts those of klines by side, whatever became of them. `untold` is what the bridge may
+    not have been told yet of messages that are done.
     """
 
     last: Kline | None = None
@@ -79,6 +80,7 @@ class TraderMemory(msgspec.Struct, frozen=True):
     stale: int = 0
     in_care: bool = False
     decisions: Mapping[str, int] = {}
+    signals: Mapping[str, int] = {}
     untold: tuple[Taken | Decision, ...] = ()
 
 
@@ -154,9 +156,22 @@ class ArchiveMemory(msgspec.Struct, frozen=True):
     caught_up_ms: int | None = None
 
 
+class MetricsMemory(msgspec.Struct, frozen=True):
+    """How many points of metrics were taken and how many were dropped since the process started.
+
+    `waiting` points wait; `error` is why they do, empty where nothing is wrong.
+    """
+
+    taken: int = 0
+    dropped: int = 0
+    waiting: int = 0
+    error: str = ""
+
+
 class PortfolioMemory(msgspec.Struct, frozen=True):
     """The wallet as last booked, in the quote asset, what is set aside in it by order, and the trading day's limit.
 
+    `positions` (base asset) are what it was booked with: cash and they belong together at any moment.
     `rules` are the symbols' trading rules as last told.
     """
 
@@ -167,3 +182,4 @@ class PortfolioMemory(msgspec.Struct, frozen=True):
     disk_low: bool = False
     reservations: tuple[tuple[str, Reservation], ...] = ()
     rules: tuple[SymbolRules, ...] = ()
+    positions: Mapping[str, Decimal] = {}

@@ -1,6 +1,7 @@
 """MonitorActor: what people see of a run. Nobody waits for it; it logs, counts, and keeps the last things of note."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 import msgspec
@@ -8,7 +9,7 @@ import structlog
 
 from bot.actors.cells import Cell
 from bot.domain.money import plain
-from bot.domain.order import Trade
+from bot.domain.order import OrderStatus, Trade
 from bot.messages import Notice, OrderEnded, Skipped, StreamDown, StreamUp, SymbolStopped
 from bot.supervision import (
     Actor,
@@ -22,6 +23,8 @@ from bot.supervision import (
 )
 
 KEPT = 50
+MOST_REASONS = 30
+BY_REASON = frozenset({"signals_skipped", "orders_rejected", "orders_unfilled"})
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -35,13 +38,18 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class MonitorMemory(msgspec.Struct, frozen=True):
-    """The last trades, refusals and notices, newest last, and counts since the process started."""
+    """The last trades, refusals and notices, newest last, and counts since the process started.
+
+    `counts` are those of metrics (`domain/metrics.py`), by name and labels. A reason that would be one too many for a
+    metric counts as "other".
+    """
 
     trades: tuple[Trade, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     notices: tuple[Notice, ...] = ()
     trade_count: int = 0
     skipped: tuple[tuple[str, int], ...] = ()
+    counts: Mapping[tuple[str, ...], int] = {}
     heard: tuple[tuple[str, str], ...] = ()
     """What was last told of which order: a trader that was restarted tells it again, and it counts once."""
 
@@ -65,7 +73,7 @@ class MonitorActor(Actor):
             ActorFailed: self._on_actor_trouble,
             ActorRestarted: self._on_actor_trouble,
             ActorQuarantined: self._on_actor_trouble,
-            DeadLetter: self._on_actor_trouble,
+            DeadLetter: self._on_dead_letter,
             SymbolStopped: self._on_symbol_stopped,
         }
 
@@ -80,6 +88,8 @@ class MonitorActor(Actor):
         others = tuple(one for one in memory.trades if one.client_order_id != trade.client_order_id)
         is_new = len(others) == len(memory.trades)
         self._keep(trades=(*others, trade)[-KEPT:], trade_count=memory.trade_count + is_new)
+        if is_new:
+            self._count("orders_filled", trade.symbol, trade.side.value)
         self._log.info(
             "trade" if is_new else "trade amended",
             symbol=trade.symbol,
@@ -95,11 +105,16 @@ class MonitorActor(Actor):
     def _on_skipped(self, skipped: Skipped) -> None:
         if self._is_heard(skipped.client_order_id, skipped.name):
             return
+        self._count("signals_skipped", skipped.name)
         self._refuse(skipped.symbol, skipped.side.value, skipped.name, skipped.detail, skipped.event_time)
 
     def _on_ended(self, ended: OrderEnded) -> None:
         if self._is_heard(ended.client_order_id, ended.status):
             return
+        if ended.status == OrderStatus.REJECTED:
+            self._count("orders_rejected", code_of(ended.detail))
+        else:
+            self._count("orders_unfilled", ended.status)
         self._refuse(ended.symbol, "order", ended.status, ended.detail, ended.event_time)
 
     def _is_heard(self, client_order_id: str, what: str) -> bool:
@@ -140,6 +155,10 @@ class MonitorActor(Actor):
         said = fields.get("error") or fields.get("reason") or f"restart {fields.get('restarts')}"
         self._note(Notice(event.name, "warning", f"{type(event).__name__}: {said}", event.time))
 
+    def _on_dead_letter(self, letter: DeadLetter) -> None:
+        self._count("dead_letters")
+        self._on_actor_trouble(letter)
+
     def _on_symbol_stopped(self, stopped: SymbolStopped) -> None:
         self._log.error("SymbolStopped", symbol=stopped.symbol, reason=stopped.reason)
         self._note(Notice(stopped.name, "error", f"stopped: {stopped.reason}", stopped.time))
@@ -147,9 +166,22 @@ class MonitorActor(Actor):
     def _note(self, notice: Notice) -> None:
         self._keep(notices=(*self._cell.value.notices, notice)[-KEPT:])
 
+    def _count(self, *key: str) -> None:
+        counts = self._cell.value.counts
+        is_one_too_many = key not in counts and sum(known[0] == key[0] for known in counts) >= MOST_REASONS
+        if is_one_too_many and key[0] in BY_REASON:
+            key = (key[0], "other")
+        self._keep(counts={**counts, key: counts.get(key, 0) + 1})
+
     def _keep(self, **changes: object) -> None:
         value = msgspec.structs.replace(self._cell.value, **changes)
         self.context.run_fenced(lambda: setattr(self._cell, "value", value))
+
+
+def code_of(detail: str) -> str:
+    """Return the exchange's error code that the text of a refusal begins with, "none" where it has none."""
+    code = detail.partition(":")[0]
+    return code if re.fullmatch(r"-\d{1,6}", code, re.ASCII) else "none"
 
 
 def _several(symbols: tuple[str, ...]) -> str:

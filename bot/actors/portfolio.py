@@ -131,8 +131,11 @@ class PortfolioActor(Actor):
     def _mark(self, symbol: str, close: Decimal, event_time: int) -> None:
         before = self._ledger.day
         self._ledger.mark(symbol, close, event_time)
-        if self._ledger.day is not before and self._parameters.limits.max_daily_loss is not None:
+        if self._ledger.day is before:
+            return
+        if self._parameters.limits.max_daily_loss is not None:
             self._journal.set_note(DAY_NOTE, msgspec.json.encode(self._ledger.day).decode())
+        self._keep()
 
     def _on_proposal(self, proposal: OrderProposal) -> None:
         ledger, symbol, order_id = self._ledger, proposal.symbol, proposal.client_order_id
@@ -215,6 +218,7 @@ class PortfolioActor(Actor):
             disk_low=self._disk_low,
             reservations=tuple(ledger.reservations.items()),
             rules=tuple(ledger.rules.values()),
+            positions={symbol: position.quantity for symbol, position in ledger.positions.items()},
         )
         self.context.run_fenced(lambda: setattr(self._cell, "value", memory))
 

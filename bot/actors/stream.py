@@ -1,7 +1,7 @@
 """StreamActor: one websocket of some symbols' klines, kept open whatever becomes of it; its reader tells the feeds."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -9,6 +9,7 @@ from bot.actors import addresses
 from bot.actors.cells import Cell, StreamMemory
 from bot.actors.limits import ConnectionBudget
 from bot.actors.line import Line
+from bot.actors.order_meter import OrderMeter
 from bot.domain.throttle import Throttle
 from bot.messages import (
     Connect,
@@ -103,6 +104,7 @@ class StreamActor(Actor):
         market: MarketStream,
         budget: ConnectionBudget,
         rng: random.Random,
+        meters: Mapping[str, OrderMeter],
     ) -> None:
         super().__init__(context)
         self._settings = settings
@@ -110,6 +112,7 @@ class StreamActor(Actor):
         self._market = market
         self._budget = budget
         self._rng = rng
+        self._meters = meters
         self._feeds = {symbol: addresses.feed(symbol) for symbol in settings.symbols}
         self._next: _Line | None = None  # being opened
         self._current: _Line | None = None
@@ -148,7 +151,7 @@ class StreamActor(Actor):
 
     def _read(self, line: _Line) -> None:
         """Read one connection to its end. Runs on a thread of its own and touches nothing but messages and its line."""
-        context, feeds, number = self.context, self._feeds, line.number
+        context, feeds, meters, number = self.context, self._feeds, self._meters, line.number
         tell, monotonic_ms, own = context.tell, context.clock.monotonic_ms, context.address
         no_room = Throttle(1, 10_000)
         try:
@@ -171,6 +174,9 @@ class StreamActor(Actor):
                 line.heard_ms = now = monotonic_ms()
                 if line.first_ms is None:
                     line.first_ms = now
+                meter = meters.get(kline.symbol)
+                if meter is not None:
+                    meter.came(kline, connection.received_ns)
                 feed = feeds.get(kline.symbol)
                 if feed is None:
                     self._complain(no_room, f"a kline of {kline.symbol} came, which nobody asked for")

@@ -5,7 +5,7 @@ of a stop's eight seconds (`bot.app.system`) are the traders': an order in fligh
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from bot.actors.cells import (
     ArchiveMemory,
     Cell,
     FeedMemory,
+    MetricsMemory,
     PortfolioMemory,
     PublisherMemory,
     StreamMemory,
@@ -26,7 +27,9 @@ from bot.actors.cells import (
 from bot.actors.feed import FeedActor, FeedSettings
 from bot.actors.kafka_bridge import KafkaBridgeActor
 from bot.actors.limits import BackfillGate, ConnectionBudget
+from bot.actors.metrics import MetricsActor, MetricsSettings
 from bot.actors.monitor import MonitorActor, MonitorMemory
+from bot.actors.order_meter import OrderMeter
 from bot.actors.persistence import Outlet, PersistenceActor, PersistenceSettings
 from bot.actors.portfolio import PortfolioActor
 from bot.actors.publisher import PublisherActor, PublisherSettings
@@ -36,6 +39,7 @@ from bot.domain.adjustment import Adjustment
 from bot.domain.care import Bystander, Liquidator
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
+from bot.domain.metrics import Point
 from bot.domain.order import OrderReport, Trade
 from bot.domain.risk import RiskLimits
 from bot.domain.sizing import SizingParameters
@@ -61,6 +65,7 @@ from bot.messages import (
     Notice,
     OrderEnded,
     OrderProposal,
+    PointsPut,
     Publish,
     ReplayLog,
     Reserved,
@@ -82,6 +87,7 @@ from bot.ports import (
     MarketBook,
     MarketHistory,
     MarketStream,
+    MetricSink,
     OrderJournal,
     Outbox,
     Publisher,
@@ -127,6 +133,7 @@ LANES: dict[type, Lane] = {
     DiskSpace: Lane.CONTROL,
     RulesChanged: Lane.CONTROL,
     Notice: Lane.CONTROL,
+    PointsPut: Lane.CONTROL,
     Publish: Lane.CONTROL,
 }
 
@@ -142,6 +149,8 @@ class Memories:
         self.publisher = Cell(PublisherMemory())
         self.archive = Cell(ArchiveMemory())
         self.monitor = Cell(MonitorMemory())
+        self.metrics = Cell(MetricsMemory())
+        self.orders = {symbol: OrderMeter() for symbol in symbols}
 
 
 class AccountParts(msgspec.Struct, frozen=True):
@@ -181,12 +190,21 @@ class ArchivingParts(msgspec.Struct, frozen=True):
     settings: ArchiveSettings = ArchiveSettings()
 
 
+class MetricsParts(msgspec.Struct, frozen=True):
+    """Metrics: `look` takes notice of what lies between points; `sink` keeps the points, None where nobody does."""
+
+    look: Callable[[], None]
+    take_points: Callable[[int], Sequence[Point]]
+    sink: MetricSink | None
+    settings: MetricsSettings = MetricsSettings()
+
+
 class Parts(msgspec.Struct, frozen=True):
     """All that the actors are made of; `live` and `history` are None where klines are injected.
 
     `market` gives what is known of the exchange that orders go to; None where none is traded on. `halt` lets no order
     leave any more, for the reason given. `publishing` is None where there is no broker, `archiving` where nothing
-    is stored elsewhere.
+    is stored elsewhere, `metrics` where nobody looks at them.
 
     `handler_deadline_ms`: how long one message may take before its actor counts as hung. `on_quarantine`: what becomes
     of the position of a quarantined trader: "limits" (stop loss and take profit act on), "sell" (at once) or "hold".
@@ -216,6 +234,7 @@ class Parts(msgspec.Struct, frozen=True):
     account: AccountParts | None = None
     publishing: PublishingParts | None = None
     archiving: ArchivingParts | None = None
+    metrics: MetricsParts | None = None
 
     @property
     def outlets(self) -> tuple[Outlet, ...]:
@@ -257,6 +276,9 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
     def archive(to: ArchivingParts) -> Callable[[Context], ArchiveActor]:
         args = (to.settings, memories.archive, to.outbox, to.connect, random.Random())
         return lambda context: ArchiveActor(context, *args)
+
+    def metrics(of: MetricsParts) -> Callable[[Context], MetricsActor]:
+        return lambda context: MetricsActor(context, of.settings, memories.metrics, of.look, of.take_points, of.sink)
 
     def bridge(context: Context) -> KafkaBridgeActor:
         return KafkaBridgeActor(context, parts.log)
@@ -311,7 +333,7 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
     def stream(settings: StreamSettings) -> Callable[[Context], StreamActor]:
         assert parts.live is not None
         market, budget, memory = parts.live.market, parts.live.budget, Cell(StreamMemory())
-        return lambda context: StreamActor(context, settings, memory, market, budget, random.Random())
+        return lambda context: StreamActor(context, settings, memory, market, budget, random.Random(), memories.orders)
 
     def spec(address: Address, factory: Callable[[Context], Actor], **policy: Any) -> ChildSpec:
         return ChildSpec(address, factory, handler_deadline_ms=parts.handler_deadline_ms, **policy)
@@ -332,6 +354,7 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
         spec(addresses.PERSISTENCE, persistence, tracked=False, **whole),
         spec(addresses.BRIDGE, bridge, tracked=False, **whole, **books),
         spec(addresses.PORTFOLIO, portfolio, **whole, **books),
+        *(spec(addresses.METRICS, metrics(of), tracked=False) for of in (parts.metrics,) if of is not None),
         *(
             spec(addresses.ACCOUNT, account(at), start_deadline_ms=30_000, stop_deadline_ms=500, **books)
             for at in (parts.account,)

@@ -271,6 +271,7 @@ class TraderActor(Actor):
         order_id = client_order_id(
             settings.bot_id, settings.mode, kline.symbol, signal.side, kline.open_time, kline.event_time
         )
+        self._change(signals=one_more(memory.signals, signal.side.value))
         decision = self._decision(kline, memory, signal.side, signal.reason, order_id)
         self._propose(Pending(kline, signal, order_id, decision))
 

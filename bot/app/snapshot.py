@@ -102,6 +102,12 @@ class Snapshot(msgspec.Struct, frozen=True):
         return total
 
     @property
+    def outboxes(self) -> dict[str, OutboxState]:
+        """What waits on disk for someone to take it, by whom."""
+        views = {"kafka": self.publishing, "dynamodb": self.archiving}
+        return {name: view.waiting for name, view in views.items() if view is not None}
+
+    @property
     def decisions(self) -> dict[str, int]:
         """Messages of all symbols since the process started, counted by what was decided at them, most first."""
         total: Counter[str] = Counter()

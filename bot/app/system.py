@@ -34,6 +34,8 @@ from bot.app.data_directory import DataDirectory, Identity
 from bot.app.health import Watchdog, trouble
 from bot.app.keys import Keys, find_keys
 from bot.app.market_watch import TICK_MS, MarketWatch
+from bot.app.measuring import Measures
+from bot.app.metering import Metering, peak_profit
 from bot.app.places import EXCHANGE_TIMEOUTS_MS, WITH_ACCOUNT, Urls, exchange_name, places
 from bot.app.publishing import BATCH_MS, Publishing, published_klines
 from bot.app.snapshot import BALANCES_NOTE, Snapshot, SymbolView, encode_balances, stored_views, take_snapshot
@@ -50,6 +52,7 @@ from bot.config import ConfigError, Mode, Settings
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import INTERVALS_MS, Kline
 from bot.domain.money import add, plain
+from bot.domain.order import OrderIntent
 from bot.domain.order_id import order_prefix
 from bot.gateway import OrderGateway
 from bot.messages import BalancesReported, BookOpened, Compared, Flatten, Notice, RulesChanged
@@ -122,6 +125,7 @@ class BotSystem:
         self._flattened: dict[str, int] = {}
         self._watch: MarketWatch | None = None
         self._publishing: Publishing | None = None
+        self._metering: Metering | None = None
         self._reconciler: Reconciler | None = None
         self._watchdog = Watchdog(self.trouble)
         self._system = ActorSystem(self._clock, lanes=LANES, on_event=self._on_event, on_escalate=self._on_escalate)
@@ -208,6 +212,19 @@ class BotSystem:
                 sizing_parameters(settings).limits,
             )
             self._watch.tick()
+        if settings.cloudwatch.namespace or settings.metrics.port:
+            hosts = {budgets.of(urls.market_rest): "market"}
+            if account is not None:
+                hosts[budgets.of(urls.trading_rest)] = "trading"  # also where it is the same
+            measures = Measures(
+                self.snapshot,
+                self.memories,
+                self._clock,
+                lambda: {name: budget.used_weight(history.estimated_now_ms()) for budget, name in hosts.items()},
+                {view.symbol: view.price for view in self._idle if view.price is not None},
+                peak_profit(self._journal),
+            )
+            self._metering = Metering(settings, measures, self._journal, self._clock)
         parts = Parts(
             feeds=tuple(FeedSettings(symbol, settings.interval) for symbol in settings.symbols),
             traders=tuple(self._trader_settings(symbol) for symbol in settings.symbols),
@@ -223,7 +240,7 @@ class BotSystem:
             ),
             # What was published is all there is to take; nothing is fetched before its turn.
             history=None if settings.market_data.source == "kafka" else history,
-            gateway=OrderGateway(exchange, self._journal, directory, self._on_consequence),
+            gateway=OrderGateway(exchange, self._journal, directory, self._on_consequence, self._on_left),
             journal=self._journal,
             store=self._store,
             log=self._log,
@@ -237,6 +254,7 @@ class BotSystem:
             account=self._account_parts(account, urls, rules),
             market=self._watch,
             publishing=self._publishing.parts if self._publishing is not None else None,
+            metrics=self._metering.parts if self._metering is not None else None,
         )
         # Said when nothing is left to refuse, before anything is bought.
         if settings.mode in WITH_ACCOUNT:
@@ -260,6 +278,9 @@ class BotSystem:
         self._watchdog.stopping()
         if self._control is not None:
             self._control.close()
+        if self._metering is not None:
+            self._metering.close()
+            self._metering = None
         abandoned = self._system.stop(STOP_DEADLINE_MS)
         self._forget_flatten()
         if self._simulator is not None:
@@ -509,6 +530,9 @@ class BotSystem:
         self._journal.set_note(RULES_NOTE, encode_rules({**known, **changed}))
         text = f"the exchange changed the trading rules of {', '.join(changed)}"
         self._system.tell(addresses.MONITOR, Notice("exchange", "info", text, self._clock.now_ms()))
+
+    def _on_left(self, intent: OrderIntent, is_of_kline: bool) -> None:
+        self.memories.orders[intent.symbol].left(intent, is_of_kline)
 
     def _on_consequence(self, consequence: Consequence, symbol: str, detail: str) -> None:
         """Do what a refusal means beyond its order. Called by traders, so it asks nobody and waits for nothing."""

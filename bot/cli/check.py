@@ -9,12 +9,13 @@ from pathlib import Path
 from bot.app.account import admit, limits_of_live
 from bot.app.data_directory import DataDirectory, DataDirectoryError
 from bot.app.keys import find_keys
+from bot.app.metering import listen, try_cloudwatch
 from bot.app.places import WITH_ACCOUNT, reach
 from bot.app.trading import one_quote_asset, strategy_of
 from bot.cli.invocation import typed
 from bot.config import ConfigError, Mode, Settings, load_settings
 from bot.domain.money import plain
-from bot.ports import ConfigurationRefused, ExchangeError, KeysUnavailable
+from bot.ports import ConfigurationRefused, ExchangeError, KeysUnavailable, PointsNotTaken
 from bot.supervision import SystemClock
 
 MIN_FREE_MB = 500
@@ -32,7 +33,7 @@ def check(arguments: argparse.Namespace) -> int:
         try:
             print(f"ok    {subject}: {question()}")
             return True
-        except (ConfigError, DataDirectoryError, ExchangeError, KeysUnavailable, OSError) as error:
+        except (ConfigError, DataDirectoryError, ExchangeError, KeysUnavailable, PointsNotTaken, OSError) as error:
             all_ok = False
             print(f"wrong {subject}: {' '.join(str(error).split())}")
             return False
@@ -48,6 +49,10 @@ def check(arguments: argparse.Namespace) -> int:
         say(symbol or "entries", partial(_refuse_stopped, symbol, reason, settings.directory))
     if settings.kafka.bootstrap_servers:
         _kafka(settings, say)
+    if settings.cloudwatch.namespace:
+        say("cloudwatch", partial(try_cloudwatch, settings, SystemClock().now_ms()))
+    if settings.metrics.port:
+        say("metrics", lambda: _metrics_line(settings))
     if settings.mode is Mode.DEMO:
         say("exchange", lambda: "embedded, simulated; keys are made by it and the money is paper")
         return 0 if all_ok else 1
@@ -90,6 +95,15 @@ def _kafka(settings: Settings, say: Callable[[str, Callable[[], str]], bool]) ->
     if say("kafka", answers):
         for name in topics[0].wanted:
             say(f"topic {name}", partial(topics[0].examine, name))
+
+
+def _metrics_line(settings: Settings) -> str:
+    address = f"http://{settings.metrics.host}:{settings.metrics.port}/metrics"
+    directory = settings.directory
+    if directory.is_dir() and DataDirectory(directory).running_pid() is not None:
+        return f"{address}, served by the running bot"
+    listen(settings).close()
+    return f"{address} can be served"
 
 
 def _directory_line(directory: DataDirectory) -> str:

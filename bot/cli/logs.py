@@ -3,10 +3,12 @@
 import logging
 import logging.handlers
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
 import structlog
+from structlog.typing import EventDict
 
 
 class _Lossy(logging.Handler):
@@ -31,28 +33,32 @@ _SHARED = (
 )
 
 
-def log_to_output(level: int = logging.INFO) -> None:
-    """Write lines to standard output, for a pipe or a container."""
-    _configure(_Output(sys.stdout), level)
+def log_to_output(whose: Mapping[str, str], level: int = logging.INFO) -> None:
+    """Write lines to standard output, for a pipe or a container; `whose` stands in every line."""
+    _configure(_Output(sys.stdout), level, whose)
 
 
 def log_to_error(level: int = logging.WARNING) -> None:
     """Write lines to standard error, for commands whose output is their result."""
-    _configure(_Output(sys.stderr), level)
+    _configure(_Output(sys.stderr), level, {})
 
 
-def log_to_file(path: Path) -> None:
-    """Write lines to a file of at most 5 MB and one older one, for a terminal that shows the live view."""
+def log_to_file(path: Path, whose: Mapping[str, str]) -> None:
+    """Write lines to a file of at most 5 MB and one older one; `whose` stands in every line. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _configure(_File(path, maxBytes=5_000_000, backupCount=1), logging.INFO)
+    _configure(_File(path, maxBytes=5_000_000, backupCount=1), logging.INFO, whose)
 
 
-def _configure(handler: logging.Handler, level: int) -> None:
+def _configure(handler: logging.Handler, level: int, whose: Mapping[str, str]) -> None:
+    def say_whose(_: object, __: str, line: EventDict) -> EventDict:
+        return {**whose, **line}
+
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=list(_SHARED),
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                say_whose,
                 structlog.processors.format_exc_info,
                 structlog.processors.JSONRenderer(default=str),
             ],

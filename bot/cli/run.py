@@ -5,6 +5,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
 import structlog
 
@@ -37,10 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
     # Actors hand messages to one another: a busy thread must not hold the others up for the default 5 ms.
     sys.setswitchinterval(0.0005)
     on_terminal = sys.stdout.isatty()
-    if on_terminal:
-        log_to_file(settings.directory / "bulkhead.log")
+    whose = {"mode": settings.mode.value, "bot_id": settings.bot_id}
+    if settings.log.file is not None or on_terminal:
+        _log_to_file(settings.log.file or settings.directory / "bulkhead.log", whose)
     else:
-        log_to_output()
+        log_to_output(whose)
     system = BotSystem(settings, allow_chaos=arguments.allow_chaos, say=_say)
     began = time.monotonic()
     # Who hangs where: every thread's stack, by its actor's name, in the log.
@@ -82,6 +85,13 @@ def _refuse_unready(settings: Settings, yes_real_money: bool) -> None:
     limits_of_live(settings)
 
 
+def _log_to_file(path: Path, whose: Mapping[str, str]) -> None:
+    try:
+        log_to_file(path, whose)
+    except OSError as error:
+        raise ConfigError(f"log.file: {path} cannot be written: {error.strerror}; name another file") from None
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -113,7 +123,6 @@ def _show_until(system: BotSystem, stop: threading.Event, on_terminal: bool, unt
 
 def _state(snapshot: Snapshot) -> dict[str, object]:
     return {
-        "mode": snapshot.mode,
         "equity": plain(snapshot.equity),
         "cash": plain(snapshot.cash),
         "trades": snapshot.trade_count,

@@ -12,6 +12,7 @@ import pytest
 from bot.actors import addresses
 from bot.actors.cells import Cell, StreamMemory
 from bot.actors.limits import ATTEMPTS, WINDOW_MS, BackfillGate, ConnectionBudget
+from bot.actors.order_meter import OrderMeter
 from bot.actors.stream import STREAMS_A_CONNECTION, StreamActor, StreamSettings, shards
 from bot.messages import (
     Connect,
@@ -45,6 +46,7 @@ class FakeConnection:
         self.frames = deque(frames)
         self.ends = ends
         self.closings = 0
+        self.received_ns = 0
 
     def receive(self):
         if self.closings:
@@ -77,6 +79,7 @@ class Bench:
         self.cell = Cell(StreamMemory())
         self.settings = StreamSettings(0, symbols, "1m", **{"life_ms": 86_400_000, **settings})
         self.budget = budget or ConnectionBudget(self.clock)
+        self.meters = {symbol: OrderMeter(lambda: 5_000_000) for symbol in symbols}
         self.epoch = 0
         self.restart()
 
@@ -85,7 +88,7 @@ class Bench:
             self.context.end_epoch()
         self.epoch += 1
         self.context = RecordingContext(STREAM, self.clock, self.epoch)
-        self.actor = StreamActor(self.context, self.settings, self.cell, self, self.budget, Bound())
+        self.actor = StreamActor(self.context, self.settings, self.cell, self, self.budget, Bound(), self.meters)
         self.actor.started()
 
     def connect(self, symbols, interval):

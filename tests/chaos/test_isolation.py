@@ -89,6 +89,7 @@ class Wire:
 class Connection:
     def __init__(self, own):
         self._own = own
+        self.received_ns = 0
 
     def receive(self):
         kline = self._own.get()

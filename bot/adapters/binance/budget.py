@@ -169,6 +169,18 @@ class Budget:
                     else:
                         window.count = min(window.count, most)  # an older request says nothing newer of others
 
+    def used_weight(self, now_ms: int) -> int:
+        """Return the request weight that counts in the exchange's window of `now_ms`, the fullest where it has more."""
+        with self._lock:
+            return max(
+                (
+                    window.count if now_ms // window.interval_ms <= window.number else window.admitted - window.answered
+                    for window in self._windows.values()
+                    if window.kind == "REQUEST_WEIGHT"
+                ),
+                default=0,
+            )
+
     def hold(self, hold: Hold, wait_ms: int, reason: str) -> None:
         """Let nothing of a kind leave for `wait_ms`; a longer hold of that kind stays."""
         with self._lock:

@@ -4,6 +4,7 @@ Source: Binance, WebSocket streams.
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from urllib.parse import quote
@@ -138,6 +139,7 @@ class BinanceKlineConnection:
         self._name = name
         self._on_bad_frame = on_bad_frame
         self.bad_frames = 0
+        self.received_ns = 0
 
     def receive(self) -> Kline | None:
         """Wait for the next frame; return its kline, None if it has none.
@@ -147,6 +149,7 @@ class BinanceKlineConnection:
         frame = self._socket.receive()
         if frame is None:
             return None
+        self.received_ns = time.perf_counter_ns()
         try:
             return decode_frame(frame)
         except BadFrame as error:

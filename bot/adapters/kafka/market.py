@@ -5,6 +5,7 @@ what it passed on. So each kline has its effect once, whenever the process is ki
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -130,6 +131,7 @@ class KafkaKlines:
         self._picked = 0
         self._complaints = Throttle(COMPLAINTS, COMPLAINTS_MS)
         self._pause = threading.Event()
+        self.received_ns = 0
 
     def receive(self) -> Kline | None:
         """Return the next kline; None where none came for a moment, or all wait for the store.
@@ -172,6 +174,7 @@ class KafkaKlines:
         records = self._reader.poll(limit, timeout_s)
         if records:
             self._heard_ms = self._clock.monotonic_ms()
+            self.received_ns = time.perf_counter_ns()
         for record in records:
             self._take(record)
 
