@@ -141,8 +141,11 @@ class MarketBook(Protocol):
     def view(self, symbol: str) -> MarketView:
         """Return what is known of a symbol now; never asks."""
 
-    def look(self, symbol: str, close: Decimal) -> None:
-        """Make sure that a symbol's price is known well enough to judge `close` by it; may ask. Never raises."""
+    def look(self, symbol: str, close: Decimal, side: Side) -> None:
+        """Make sure that a symbol's price is known well enough to judge `close` by it; may ask. Never raises.
+
+        `side` is that of the order that waits: it is asked for as urgently as the order itself.
+        """
 
 
 Leave = Callable[[Callable[[], None]], None]
@@ -212,8 +215,8 @@ class Account(Protocol):
     def average_price(self, symbol: str) -> Decimal:
         """Return the average price of the last minutes, by which the notional of market orders is judged."""
 
-    def book_prices(self, symbols: Sequence[str]) -> dict[str, BookPrice]:
-        """Return the best bid and ask of each symbol."""
+    def book_prices(self, symbols: Sequence[str], waiting: Side | None = None) -> dict[str, BookPrice]:
+        """Return the best bid and ask of each symbol; `waiting` is the side of an order that cannot do without."""
 
     def can_trade(self) -> bool:
         """Return whether the account may trade at all."""

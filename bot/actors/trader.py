@@ -388,7 +388,7 @@ class TraderActor(Actor):
             return
         self._change(pending=pending)
         if self._market is not None:
-            self._market.look(kline.symbol, kline.close)
+            self._market.look(kline.symbol, kline.close, pending.signal.side)
         self.context.tell(
             addresses.PORTFOLIO,
             OrderProposal(order_id, kline.symbol, pending.signal, kline.close, kline.event_time),

@@ -82,11 +82,14 @@ class MarketWatch:
             permissions=self._account.permissions(),
         )
 
-    def look(self, symbol: str, close: Decimal) -> None:
-        """Make sure that a symbol's price is known well enough to judge `close` by it. Never raises."""
+    def look(self, symbol: str, close: Decimal, side: Side) -> None:
+        """Make sure that a symbol's price is known well enough to judge `close` by it. Never raises.
+
+        `side` is that of the order that waits: it is asked for as urgently as the order itself.
+        """
         order = PlannedOrder(Side.BUY, ZERO, close)
         if price_refusal(order, self.view(symbol), self._clock.now_ms(), self._limits) is not None:
-            self._ask(lambda: self._read_book((symbol,)))
+            self._ask(lambda: self._read_book((symbol,), side))
 
     def read_rules_soon(self) -> None:
         """The rules that are known were refused by the exchange: read them again."""
@@ -113,8 +116,8 @@ class MarketWatch:
         if closed and now >= self._closed_due and self._ask(lambda: self._read_rules(closed)):
             self._closed_due = now + RULES_AGAIN_MS
 
-    def _read_book(self, symbols: Sequence[str]) -> None:
-        prices = self._account.book_prices(symbols)
+    def _read_book(self, symbols: Sequence[str], waiting: Side | None = None) -> None:
+        prices = self._account.book_prices(symbols, waiting)
         now = self._clock.now_ms()
         for symbol, price in prices.items():
             self._prices[symbol] = (price, now)

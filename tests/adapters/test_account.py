@@ -7,7 +7,7 @@ import pytest
 
 from bot.adapters.binance import BinanceExchange
 from bot.domain.order import OrderStatus, Side
-from bot.ports import ConfigurationRefused, ExchangeUnavailable
+from bot.ports import ConfigurationRefused, ExchangeBusy, ExchangeUnavailable
 from bot.supervision import SystemClock
 from tests.adapters.servers import http_server, reply
 
@@ -120,6 +120,17 @@ def test_book_prices(server, exchange):
     assert (price.bid, price.ask) == (Decimal("1.5"), Decimal("1.6"))
     with pytest.raises(ExchangeUnavailable, match="left out ETHUSDT"):
         exchange.book_prices(["BTCUSDT", "ETHUSDT"])
+
+
+@pytest.mark.parametrize("side", Side)
+def test_a_price_that_an_order_waits_for_is_as_urgent_as_the_order(server, exchange, side):
+    rows = [{"symbol": "BTCUSDT", "bidPrice": "1.5", "bidQty": "1", "askPrice": "1.6", "askQty": "1"}]
+    server.on(API + "ticker/bookTicker", listed(rows))
+    server.on(API + "avgPrice", reply('{"mins":5,"price":"1"}', X_MBX_USED_WEIGHT_1M="3700"))
+    exchange.average_price("BTCUSDT")
+    with pytest.raises(ExchangeBusy, match="request weight"):
+        exchange.book_prices(["BTCUSDT"])
+    assert exchange.book_prices(["BTCUSDT"], side)["BTCUSDT"].bid == Decimal("1.5")
 
 
 class TestKey:

@@ -30,8 +30,8 @@ class ScriptedMarket:
             raise ExchangeUnavailable("away")
         self.asked.append(question)
 
-    def book_prices(self, symbols):
-        self._ask("book", *symbols)
+    def book_prices(self, symbols, waiting=None):
+        self._ask("book", *symbols, *filter(None, [waiting]))
         return {symbol: BookPrice(symbol, self.price - 1, self.price + 1) for symbol in symbols}
 
     def average_price(self, symbol):
@@ -147,19 +147,19 @@ def test_what_was_not_answered_is_asked_again(bench):
 def test_a_close_far_from_the_book_has_the_book_asked_anew(bench, close, asks):
     bench.tick()
     bench.market.asked.clear()
-    bench.watch.look("BTCUSDT", Decimal(close))
-    assert bench.market.asked == ([("book", "BTCUSDT")] if asks else [])
+    bench.watch.look("BTCUSDT", Decimal(close), Side.SELL)
+    assert bench.market.asked == ([("book", "BTCUSDT", Side.SELL)] if asks else [])
 
 
 def test_an_old_price_is_asked_anew_and_an_exchange_that_is_away_is_no_error(bench):
     bench.tick()
     bench.clock.advance(15_001)
     bench.market.asked.clear()
-    bench.watch.look("BTCUSDT", Decimal(100))
-    assert bench.market.asked == [("book", "BTCUSDT")]
+    bench.watch.look("BTCUSDT", Decimal(100), Side.BUY)
+    assert bench.market.asked == [("book", "BTCUSDT", Side.BUY)]
     bench.clock.advance(15_001)
     bench.market.is_away = True
-    bench.watch.look("BTCUSDT", Decimal(100))
+    bench.watch.look("BTCUSDT", Decimal(100), Side.BUY)
 
 
 def test_rules_are_read_every_hour_and_changes_are_told_once(bench):

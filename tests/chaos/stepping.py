@@ -23,6 +23,9 @@ MONTH_MS = 30 * 86_400_000
 YEAR_S = 365 * 86_400
 ORDERS_IN_10_S = 80
 """Of the hundred that the exchange takes."""
+WEIGHT_A_MINUTE = 3000
+"""Of the 6,000 that the exchange takes. A start uses about a hundred, and a bot asks for no price from 3,600 on."""
+LOOK_EVERY = 8
 
 
 class SteppedExchange(ExchangeProcess):
@@ -30,7 +33,7 @@ class SteppedExchange(ExchangeProcess):
 
     def __init__(self, directory: Path, tape: Tape) -> None:
         super().__init__(directory, 1, 1000, "--step", "--files", *tape.paths)
-        self._window = self._served = self._orders_before = 0
+        self._window = self._served = self._orders_before = self._steps = 0
 
     def start(self) -> None:
         super().start()
@@ -44,6 +47,7 @@ class SteppedExchange(ExchangeProcess):
     def next(self) -> tuple[str, int] | None:
         """Serve one kline; its symbol and close_time, None at the end."""
         self._stay_below_the_order_limit()
+        self._stay_below_the_weight_limit()
         served = self.post("/sim/next")
         return None if served is None else (served["s"], served["k"]["T"])
 
@@ -56,6 +60,12 @@ class SteppedExchange(ExchangeProcess):
         if window != self._window:
             self._window, self._served, self._orders_before = window, 0, len(self.state()["orders"])
         self._served += 1
+
+    def _stay_below_the_weight_limit(self) -> None:
+        """Starts follow one another faster than any operator's would: an exchange would not bear many more a minute."""
+        self._steps += 1
+        while self._steps % LOOK_EVERY == 0 and self.used_weight() > WEIGHT_A_MINUTE:
+            pause(1)
 
 
 def await_true(condition: Callable[[], Any], timeout_s: float, what: Callable[[], str] | str) -> None:

@@ -284,6 +284,11 @@ class ExchangeProcess:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def used_weight(self) -> int:
+        """What this minute's requests weigh so far, as the exchange counts them."""
+        answer = self._session.get(self.ends["rest_url"] + "/api/v3/ping", timeout=10)
+        return int(answer.headers["x-mbx-used-weight-1m"])
+
     def post(self, path: str, /, **values: object) -> Any:
         answer = self._session.post(self.ends["rest_url"] + path, json=values, timeout=10)
         assert answer.status_code == 200, answer.text

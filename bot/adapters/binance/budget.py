@@ -12,6 +12,7 @@ from enum import IntEnum
 import msgspec
 
 from bot.adapters.binance.errors import CallFailed, Hold, Reaction
+from bot.domain.order import Side
 from bot.supervision import Clock
 
 
@@ -25,6 +26,11 @@ class Priority(IntEnum):
     QUESTION = 90
     ENTRY = 80
     REST = 60
+
+
+def order_priority(side: Side) -> Priority:
+    """Return the place of an order, and of what it cannot do without, in the budget."""
+    return Priority.EXIT if side is Side.SELL else Priority.ENTRY
 
 
 class RateLimit(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from typing import NoReturn, TypeVar
 
 import msgspec
 
-from bot.adapters.binance.budget import Budget, limits_of
+from bot.adapters.binance.budget import Budget, Priority, limits_of, order_priority
 from bot.adapters.binance.client import RestClient
 from bot.adapters.binance.errors import BAD_SYMBOL, ILLEGAL_CHARACTERS, CallFailed, Reaction
 from bot.adapters.binance.replies import AveragePriceReply, BookTickerReply, KlineRow, kline_of_row
@@ -17,6 +17,7 @@ from bot.domain.account import BookPrice
 from bot.domain.exchange_info import FilterError, rules_from_exchange_info
 from bot.domain.filters import SymbolRules
 from bot.domain.kline import Kline
+from bot.domain.order import Side
 from bot.ports import ConfigurationRefused, ExchangeBusy, ExchangeUnavailable
 from bot.supervision import Clock
 
@@ -91,23 +92,35 @@ class PublicCalls:
         """
         return Decimal(self.read("avgPrice", {"symbol": symbol}, AveragePriceReply, signed=False).price)
 
-    def book_prices(self, symbols: Sequence[str]) -> dict[str, BookPrice]:
-        """Return the best bid and ask of each symbol. Raises as the port says of reads."""
+    def book_prices(self, symbols: Sequence[str], waiting: Side | None = None) -> dict[str, BookPrice]:
+        """Return the best bid and ask of each symbol; `waiting` is the side of an order that cannot do without.
+
+        Raises as the port says of reads.
+        """
+        priority = Priority.REST if waiting is None else order_priority(waiting)
         prices: dict[str, BookPrice] = {}
         for first in range(0, len(symbols), SYMBOLS_A_REQUEST):
             some = list(symbols[first : first + SYMBOLS_A_REQUEST])
             params = {"symbols": msgspec.json.encode(some).decode()}
-            for one in self.read("ticker/bookTicker", params, list[BookTickerReply], signed=False):
+            rows = self.read("ticker/bookTicker", params, list[BookTickerReply], signed=False, priority=priority)
+            for one in rows:
                 prices[one.symbol] = BookPrice(one.symbol, Decimal(one.bidPrice), Decimal(one.askPrice))
         missing = [symbol for symbol in symbols if symbol not in prices]
         if missing:
             raise ExchangeUnavailable(f"bookTicker left out {', '.join(missing)}")
         return prices
 
-    def read(self, path: str, params: Mapping[str, str], shape: type[T], signed: bool = True) -> T:
-        """Return a reply, read when nothing more urgent needs the budget. Raises as the port says of reads."""
+    def read(
+        self,
+        path: str,
+        params: Mapping[str, str],
+        shape: type[T],
+        signed: bool = True,
+        priority: Priority = Priority.REST,
+    ) -> T:
+        """Return a reply. Raises as the port says of reads."""
         try:
-            return self._client.get(path, params, shape, signed)
+            return self._client.get(path, params, shape, signed, priority)
         except CallFailed as failed:
             fail_read(failed)
 

@@ -6,7 +6,7 @@ Source: Binance, REST API; contract, section 5.
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 
-from bot.adapters.binance.budget import Budget, Priority
+from bot.adapters.binance.budget import Budget, Priority, order_priority
 from bot.adapters.binance.client import RestClient
 from bot.adapters.binance.errors import (
     ARCHIVED_ORDER,
@@ -26,7 +26,7 @@ from bot.adapters.binance.replies import (
 from bot.adapters.binance.user_stream import BinanceAccountStream
 from bot.domain.account import AccountOrder, AccountTrade
 from bot.domain.money import ZERO, add, multiply, plain
-from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Side
+from bot.domain.order import Fill, OrderIntent, OrderReport, OrderStatus
 from bot.ports import ConfigurationRefused, ExchangeUnavailable, Leave, OrderInDoubt, at_once
 from bot.supervision import Clock
 
@@ -210,9 +210,8 @@ class BinanceExchange(PublicCalls):
         }
         if intent.limit_price is not None:
             params |= {"type": "LIMIT", "timeInForce": "IOC", "price": plain(intent.limit_price)}
-        priority = Priority.EXIT if intent.side is Side.SELL else Priority.ENTRY
         try:
-            order = self._client.post_order(params, OrderReply, priority, leave)
+            order = self._client.post_order(params, OrderReply, order_priority(intent.side), leave)
         except CallFailed as failed:
             raise order_error(failed) from None
         status = _final_status(order)
