@@ -162,7 +162,7 @@ class ArchiveActor(Actor):
         self._size = min(self._settings.batch, self._size * 2)
         self._remember(link=Link.UP.value, reason="", archived=self._cell.value.archived + count)
         if self._cell.value.down_ms is not None:
-            self._on_back(self.context.clock.now_ms(), self._cell.value.down_ms)
+            self._on_back(self.context.clock.now_ms(), self._cell.value.down_ms, self._outbox.depth + count)
 
     def _on_failure(self, link: Link, error: StoreError) -> None:
         self._failures += 1
@@ -205,9 +205,8 @@ class ArchiveActor(Actor):
             self._notice("error", f"DynamoDB takes nothing, all waits on disk: {memory.reason}")
             self._told_down = cause
 
-    def _on_back(self, now: int, down_ms: int) -> None:
+    def _on_back(self, now: int, down_ms: int, waited: int) -> None:
         if self._told_down is not None:
-            waited = self._outbox.depth
             self._notice("info", f"DynamoDB takes again after {(now - down_ms) / 1000:.0f} s: {waited} entries waited")
             outages = self._cell.value.outages + 1
             self._remember(outages=outages, outage_ms=now - down_ms, waited=waited, caught_up_ms=None)

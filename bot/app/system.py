@@ -28,6 +28,7 @@ from bot.adapters.local_log import LocalLog
 from bot.adapters.paper import PaperExchange
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
 from bot.app.account import account_name, admit, spending
+from bot.app.archiving import Archiving
 from bot.app.commands import Commands
 from bot.app.control import ControlServer
 from bot.app.data_directory import DataDirectory, Identity
@@ -126,6 +127,7 @@ class BotSystem:
         self._watch: MarketWatch | None = None
         self._publishing: Publishing | None = None
         self._metering: Metering | None = None
+        self._archiving: Archiving | None = None
         self._reconciler: Reconciler | None = None
         self._watchdog = Watchdog(self.trouble)
         self._system = ActorSystem(self._clock, lanes=LANES, on_event=self._on_event, on_escalate=self._on_escalate)
@@ -182,6 +184,9 @@ class BotSystem:
         self._journal = SqliteJournal(directory.orders)
         if settings.kafka.bootstrap_servers:
             self._publishing = Publishing(settings, directory.outbox, self._clock)
+        if settings.store == "dynamodb":
+            formerly = account_name(None, keys.key) if settings.mode in WITH_ACCOUNT else None
+            self._archiving = Archiving(settings, directory.archive, identity, self._clock, formerly)
         settle(self._store, self._outboxes, self._clock.now_ms())
         market = (settings.market_data.profile or profile, budgets.of(urls.market_rest))
         history = BinanceMarketHistory(urls.market_rest, self._clock, *EXCHANGE_TIMEOUTS_MS, *market)
@@ -255,6 +260,7 @@ class BotSystem:
             market=self._watch,
             publishing=self._publishing.parts if self._publishing is not None else None,
             metrics=self._metering.parts if self._metering is not None else None,
+            archiving=self._archiving.parts if self._archiving is not None else None,
         )
         # Said when nothing is left to refuse, before anything is bought.
         if settings.mode in WITH_ACCOUNT:
@@ -285,10 +291,10 @@ class BotSystem:
         self._forget_flatten()
         if self._simulator is not None:
             self._simulator.stop()
-        for database in (self._store, self._journal, self._publishing):
+        for database in (self._store, self._journal, self._publishing, self._archiving):
             if database is not None:
                 database.close()
-        self._publishing = None
+        self._publishing, self._archiving = None, None
         self._log.close()
         self.directory.release()
         return abandoned
@@ -305,6 +311,7 @@ class BotSystem:
             self.directory.halted(),
             self.directory.stopped_symbols(),
             self._publishing.outbox.state() if self._publishing is not None else None,
+            self._archiving.outbox.state() if self._archiving is not None else None,
         )
 
     def flatten(self) -> None:
@@ -462,7 +469,7 @@ class BotSystem:
     @property
     def _outboxes(self) -> list[Outbox]:
         """In the order in which persistence fills them."""
-        return [each.outbox for each in (self._publishing,) if each is not None]
+        return [each.outbox for each in (self._publishing, self._archiving) if each is not None]
 
     def _persistence_settings(self) -> PersistenceSettings:
         keep_ms = self.settings.keep_open_klines_days * 86_400_000

@@ -1,0 +1,51 @@
+"""DynamoDB beside a running bot: what waits for it, how it is reached, and whose tables these are."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bot.actors.archive import ArchiveSettings
+from bot.actors.supervisor import ArchivingParts
+from bot.adapters.sqlite import SqliteOutbox
+from bot.app.data_directory import Identity
+from bot.config import Settings
+from bot.domain.kline import Kline
+from bot.domain.order import Trade
+from bot.ports import ConfigurationRefused, History, StoreError
+from bot.supervision import Clock
+
+
+class Archiving:
+    """What a bot needs to store in DynamoDB. Nothing here asks it, which may be away for as long as it likes."""
+
+    def __init__(
+        self, settings: Settings, path: Path, identity: Identity, clock: Clock, formerly: str | None = None
+    ) -> None:
+        """Open the outbox. `formerly` is what the account of `identity` was called. Raises StoreError."""
+        most = settings.aws.outbox_bytes
+        self.outbox = SqliteOutbox(path, most, (Kline, Trade), closed_only=settings.store_closed_only)
+        alarm = ArchiveSettings(alarm_bytes=min(ArchiveSettings().alarm_bytes, most // 2))
+        self.parts = ArchivingParts(self.outbox, _connecting(settings, identity, formerly, clock), alarm)
+
+    def close(self) -> None:
+        """Close the outbox; what waits in it is for the next process."""
+        self.outbox.close()
+
+
+def _connecting(settings: Settings, identity: Identity, formerly: str | None, clock: Clock) -> Callable[[], History]:
+    def connect() -> History:
+        # Imported only now: whoever stores nothing there needs no client.
+        from bot.adapters.dynamodb import DynamoHistory
+
+        history = DynamoHistory(settings.aws, settings.keep_open_klines_days, clock)
+        try:
+            book = identity.mode, identity.exchange, identity.account, identity.bot_id
+            history.tables.belong_to(*book, formerly=formerly)
+        except ConfigurationRefused as error:
+            history.close()
+            raise StoreError(str(error)) from None
+        except StoreError:
+            history.close()
+            raise
+        return history
+
+    return connect

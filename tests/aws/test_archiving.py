@@ -1,0 +1,114 @@
+"""A bot that stores in DynamoDB: it trades whatever that does, what waits is told, and the next process goes on."""
+
+import time
+
+import pytest
+from rich.console import Console
+
+from bot.adapters.sqlite import SqliteStore
+from bot.app.data_directory import DataDirectory
+from bot.app.snapshot import stored_snapshot
+from bot.app.system import BotSystem
+from bot.cli.tables import status_table
+from bot.config import load_settings
+from tests.aws.servers import REGION
+from tests.aws.tables import ClockAt, made, open_history
+from tests.chaos.stepping import await_true
+
+pytestmark = pytest.mark.usefixtures("aws_credentials")
+NOWHERE = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def new_bot(tmp_path, table_prefix):
+    """Makes bots of mode demo on one data directory."""
+    bots = []
+
+    def make(url, **flags):
+        flags = {"mode": "demo", "symbols": "BTCUSDT", "data_dir": tmp_path / "bot", **flags}
+        environment = {
+            "BOT_STORE": "dynamodb",
+            "BOT_AWS__REGION": REGION,
+            "BOT_AWS__ENDPOINT_URL": url,
+            "BOT_AWS__TABLE_PREFIX": table_prefix,
+        }
+        bots.append(BotSystem(load_settings(flags, environment=environment)))
+        bots[-1].start()
+        return bots[-1]
+
+    yield make
+    for bot in bots:
+        bot.stop()
+
+
+@pytest.fixture
+def tables(dynalite, table_prefix):
+    with open_history(dynalite.url, table_prefix, ClockAt(time.time_ns() // 1_000_000)) as history:
+        yield history
+
+
+def told(bot):
+    return bot.snapshot().as_json()["archiving"]
+
+
+def shown(status, capsys):
+    Console(width=250).print(status_table(status))
+    return capsys.readouterr().out
+
+
+def ages(bot, tables):
+    """How many seconds after the bot took a kline it was in the table, for some of them."""
+    for _ in range(3):
+        before = bot.snapshot().symbols[0].last_kline_ms
+        await_true(lambda before=before: bot.snapshot().symbols[0].last_kline_ms != before, 20, "the next one")
+        taken, began = bot.snapshot().symbols[0].last_kline_ms, time.monotonic()
+        await_true(lambda taken=taken: tables.last_klines("BTCUSDT", 1)[-1].event_time >= taken, 5, "there")
+        yield time.monotonic() - began
+
+
+def test_without_dynamodb_a_bot_trades_tells_what_waits_and_the_next_one_brings_it(
+    new_bot, tmp_path, dynalite, tables, capsys
+):
+    bot = new_bot(NOWHERE)
+    await_true(lambda: told(bot)["link"] == "away", 20, "it knows that nothing answers")
+    await_true(lambda: bot.snapshot().symbols[0].messages > 1, 20, "it takes klines")
+    await_true(lambda: told(bot)["depth"] > 2, 20, "they wait")
+    assert (told(bot)["archived"], told(bot)["dropped"]) == (0, 0)
+    assert bot.trouble() is None
+    assert "DynamoDB takes nothing: DynamoDB at http://127.0.0.1:1 cannot be reached" in shown(
+        bot.snapshot().as_json(), capsys
+    )
+    began = time.monotonic()
+    bot.stop()
+    assert time.monotonic() - began < 10
+    left = stored_snapshot(DataDirectory(tmp_path / "bot")).as_json()
+    assert left["archiving"]["depth"] > 2
+    assert "to go to DynamoDB; " in shown(left, capsys)
+
+    again = new_bot(dynalite.url)
+    await_true(lambda: told(again)["link"] == "refused", 20, "there are no tables")
+
+    def said():
+        return [notice.text for notice in again.snapshot().notices if notice.source == "archive"]
+
+    await_true(said, 20, "it is said")
+    (line,) = said()
+    assert f"there is no table {tables.tables.trades} at {dynalite.url}: make it with check --create" in line
+    made(tables)
+    assert said() == [line], "once"
+    await_true(lambda: told(again)["link"] == "up" and told(again)["depth"] < 5, 30, "it goes on by itself")
+    assert min(ages(again, tables)) < 1
+    again.stop()
+    assert told(again) is None
+    assert stored_snapshot(DataDirectory(tmp_path / "bot")).as_json()["archiving"]["depth"] == 0, "sent at the stop"
+    with SqliteStore.read_only(tmp_path / "bot" / "history.db") as store:
+        assert list(tables.klines("BTCUSDT")) == list(store.klines("BTCUSDT"))
+
+
+def test_tables_of_another_bot_get_nothing_and_both_are_named(new_bot, tables):
+    made(tables).tables.belong_to("live", "com@api.binance.com", "uid-1", "other")
+    bot = new_bot(tables.tables._aws.endpoint_url)
+    await_true(lambda: told(bot)["link"] == "refused", 20, "it is refused")
+    assert "belong to another run (mode is 'live', not 'demo'" in told(bot)["reason"]
+    await_true(lambda: told(bot)["depth"] > 1, 20, "klines wait")
+    assert tables.last_klines("BTCUSDT", 1) == []
