@@ -354,7 +354,11 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
         spec(addresses.PERSISTENCE, persistence, tracked=False, **whole),
         spec(addresses.BRIDGE, bridge, tracked=False, **whole, **books),
         spec(addresses.PORTFOLIO, portfolio, **whole, **books),
-        *(spec(addresses.METRICS, metrics(of), tracked=False, stop_deadline_ms=500) for of in (parts.metrics,) if of is not None),
+        *(
+            spec(addresses.METRICS, metrics(of), tracked=False, stop_deadline_ms=500)
+            for of in (parts.metrics,)
+            if of is not None
+        ),
         *(
             spec(addresses.ACCOUNT, account(at), start_deadline_ms=30_000, stop_deadline_ms=500, **books)
             for at in (parts.account,)

@@ -57,7 +57,7 @@ class CloudWatch:
         """Put as many of the first points as one call takes; return how many. Raises PointsNotTaken, PointsRefused."""
         first = points[: _fitting(points)]
         try:
-            self._known_client().put_metric_data(
+            answer = self._known_client().put_metric_data(
                 Namespace=self._namespace, MetricData=[_datum(point) for point in first]
             )
         except exceptions.ClientError as error:
@@ -66,6 +66,9 @@ class CloudWatch:
             raise PointsRefused(len(first), "CloudWatch: they are no valid points") from None
         except Exception as error:  # the library's parser fails in many ways on an answer that is not AWS's
             self._failed(error)
+        # A right answer has no body that would tell it from the page of whoever stands in between.
+        if answer["ResponseMetadata"]["HTTPHeaders"].get("content-type", "").startswith("text/html"):
+            self._failed(ResponseParserError())
         return len(first)
 
     @property
@@ -89,18 +92,18 @@ class CloudWatch:
     def _refused(self, error: exceptions.ClientError, count: int) -> NoReturn:
         told = error.response.get("Error", {})
         code, status = str(told.get("Code", "")), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        # The role may have been changed, or the credentials been renewed: the next call finds them anew.
-        self._client = None
         if code.startswith(_BAD_POINTS) or status == 413:
             raise PointsRefused(count, f"CloudWatch cannot take them ({code or status})") from None
-        if code == "RequestExpired" or "ignature expired" in str(told.get("Message", "")):
-            self._wrong("the clock of this machine is off, so requests count as expired; synchronise it (chrony, ntpd)")
-        if code in _CREDENTIALS:
-            self._wrong(f"CloudWatch does not accept these AWS credentials ({code}); {_NO_CREDENTIALS}")
         if code in _THROTTLED or status == 429:
             self._wrong("too many requests; they are given again")
         if status >= 500:
             self._wrong(f"CloudWatch failed with HTTP {status}; they are given again")
+        # Whoever mends credentials need not start the bot again: the next call finds them anew.
+        self._client = None
+        if code == "RequestExpired" or "ignature expired" in str(told.get("Message", "")):
+            self._wrong("the clock of this machine is off, so requests count as expired; synchronise it (chrony, ntpd)")
+        if code in _CREDENTIALS:
+            self._wrong(f"CloudWatch does not accept these AWS credentials ({code}); {_NO_CREDENTIALS}")
         if status == 403 or code.startswith("AccessDenied"):
             self._wrong(
                 "access denied; allow cloudwatch:PutMetricData in this namespace to these AWS credentials, or mend them"
