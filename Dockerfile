@@ -9,6 +9,7 @@ RUN useradd --create-home --uid 10001 bulkhead && install --directory --owner bu
 COPY --from=build /opt/bulkhead /opt/bulkhead
 ENV PATH=/opt/bulkhead/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
     BOT_MODE=demo \
     BOT_DATA_DIR=/data
 USER 10001

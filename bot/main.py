@@ -1,11 +1,15 @@
 """`python -m bot.main`: hands the arguments to the command line and returns its exit status."""
 
 import os
+import signal
 import sys
 
 
 def run() -> None:
     """Run the command line of this process and exit with its status."""
+    if os.getpid() == 1:
+        # The first process of a container gets no signal that it has no handler for, and a stop would wait in vain.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     _open_closed_streams()
     from bot.cli.parser import main
 

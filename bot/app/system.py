@@ -32,7 +32,7 @@ from bot.app.archiving import Archiving
 from bot.app.commands import Commands
 from bot.app.control import ControlServer
 from bot.app.data_directory import DataDirectory, Identity
-from bot.app.health import Watchdog, trouble
+from bot.app.health import Watchdog, stuck, trouble
 from bot.app.keys import Keys, find_keys
 from bot.app.market_watch import TICK_MS, MarketWatch
 from bot.app.measuring import Measures
@@ -129,8 +129,8 @@ class BotSystem:
         self._metering: Metering | None = None
         self._archiving: Archiving | None = None
         self._reconciler: Reconciler | None = None
-        self._watchdog = Watchdog(self.trouble)
         self._system = ActorSystem(self._clock, lanes=LANES, on_event=self._on_event, on_escalate=self._on_escalate)
+        self._watchdog = Watchdog(lambda: self._system.beats, lambda: stuck(self._system.tree()), self.trouble)
 
     def start(self, cancelled: threading.Event | None = None) -> None:
         """Claim the directory, reach the exchange, start all actors; setting `cancelled` gives up waiting for it.

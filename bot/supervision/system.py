@@ -59,7 +59,7 @@ class ActorSystem:
         self._stopping = False
         self._started_at = clock.monotonic_ms()
         self._stop_lock = threading.Lock()
-        self._guardian = Guardian(on_escalate, self._beats, supervisor_deadline_ms, clock, check_ms)
+        self._guardian = Guardian(on_escalate, lambda: self.beats, supervisor_deadline_ms, clock, check_ms)
         self._box = Mailbox(LaneTable(lambda _: CONTROL), LaneBounds(), None)
         self._supervision = Supervision(
             self._directory, rng or random.Random(), on_event, self._guardian.escalate, self._post
@@ -202,9 +202,6 @@ class ActorSystem:
     def _post(self, message: object) -> None:
         self._box.offer(message, CONTROL)
 
-    def _beats(self) -> int:
-        return 0 if self._actor is None else self._actor.beats
-
     # Messages
 
     def tell(self, to: Address, message: object) -> bool:
@@ -251,6 +248,11 @@ class ActorSystem:
             last_done_ms=None,
             abandoned=0,
         )
+
+    @property
+    def beats(self) -> int:
+        """How many messages the supervisor has taken: grows every `check_ms` while it, and the clock, are alive."""
+        return 0 if self._actor is None else self._actor.beats
 
     def dead_letters(self) -> tuple[DeadLetter, ...]:
         """Return the messages that were given up and neither retried nor dropped, oldest first, 10,000 at most."""

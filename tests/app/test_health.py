@@ -2,11 +2,13 @@
 
 import socket
 from decimal import Decimal
+from functools import partial
+from itertools import count
 
 import msgspec
 import pytest
 
-from bot.app.health import STALE_AFTER_MS, Watchdog, trouble
+from bot.app.health import STALE_AFTER_MS, Watchdog, stuck, trouble
 from bot.app.snapshot import Snapshot, SymbolView
 from bot.domain.position import Position
 from bot.supervision import ActorStatus, Depth
@@ -53,34 +55,102 @@ def test_what_restarts_or_has_just_started_or_is_quarantined_is_no_reason_to_end
     assert trouble(a_snapshot(trader=an_actor("trader/BTCUSDT", "quarantined")), NOON) is None
 
 
-@pytest.fixture
-def systemd(tmp_path, monkeypatch):
+def test_only_what_a_restart_mends_is_stuck():
+    assert stuck(a_snapshot(age_ms=10 * STALE_AFTER_MS).actors) is None
+    assert "bridge" in stuck(a_snapshot(bridge=an_actor("bridge", "stopped")).actors)
+    assert "supervisor" in stuck(())
+
+
+class Systemd:
+    """The other end of the notify socket."""
+
+    def __init__(self, listener):
+        self._listener = listener
+
+    def hears(self, wanted, timeout_s=10):
+        """Return what was said until `wanted` came, that included."""
+        self._listener.settimeout(timeout_s)
+        said = []
+        while not said or said[-1] != wanted:
+            said.append(self._listener.recv(1_000).decode())
+        return said
+
+    def hears_no(self, unwanted):
+        """Whether of the next words none is `unwanted`."""
+        return unwanted not in [self._listener.recv(1_000).decode() for _ in range(5)]
+
+
+@pytest.fixture(params=["path", "abstract"])
+def systemd(request, tmp_path, monkeypatch):
+    name = str(tmp_path / "notify") if request.param == "path" else f"@bulkhead-{tmp_path.name}-{id(request)}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(tmp_path / "notify"))
+        listener.bind(name.replace("@", "\0", 1))
         listener.settimeout(10)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
         monkeypatch.setenv("WATCHDOG_USEC", "20000")
-        yield lambda: listener.recv(1_000).decode()
+        monkeypatch.delenv("WATCHDOG_PID", raising=False)
+        yield Systemd(listener)
 
 
-def test_systemd_is_told_and_fed_only_while_all_is_well(systemd):
-    found = [None]
-    watchdog = Watchdog(lambda: found[0])
+def test_systemd_is_told_and_fed_while_the_supervisor_works(systemd):
+    beats, trouble = count(), [None]
+    watchdog = Watchdog(lambda: next(beats), lambda: None, lambda: trouble[0])
     watchdog.ready()
-    assert systemd() == "READY=1"
-    assert systemd() == "WATCHDOG=1"
-    found[0] = "bridge is down"
-    while (said := systemd()) == "WATCHDOG=1":
-        pass
-    assert said == "STATUS=unwell: bridge is down"
+    assert systemd.hears("WATCHDOG=1") == ["READY=1\nSTATUS=well", "WATCHDOG=1"]
+    trouble[0] = "no feed brought\na kline"
+    systemd.hears("STATUS=unwell: no feed brought a kline")
+    systemd.hears("WATCHDOG=1")
     watchdog.stopping()
-    while (said := systemd()).startswith("STATUS"):
-        pass
-    assert said == "STOPPING=1"
+    systemd.hears("STOPPING=1\nSTATUS=stopping in order")
 
 
-def test_without_systemd_nothing_is_told(monkeypatch):
+def test_a_supervisor_that_takes_no_message_starves_the_watchdog(systemd):
+    beats = [1]
+    watchdog = Watchdog(lambda: beats[0], lambda: None, lambda: None)
+    watchdog.ready()
+    systemd.hears("STATUS=well")
+    assert systemd.hears_no("WATCHDOG=1")
+    beats[0] += 1
+    systemd.hears("WATCHDOG=1")
+    assert systemd.hears_no("WATCHDOG=1")
+    watchdog.stopping()
+
+
+def test_a_tree_that_is_stuck_starves_the_watchdog(systemd):
+    beats, found = count(), ["bridge is down"]
+    watchdog = Watchdog(lambda: next(beats), lambda: found[0], lambda: found[0])
+    watchdog.ready()
+    systemd.hears("STATUS=unwell: bridge is down")
+    assert systemd.hears_no("WATCHDOG=1")
+    found[0] = None
+    systemd.hears("WATCHDOG=1")
+    watchdog.stopping()
+
+
+def test_a_health_that_cannot_be_told_is_no_reason_to_be_killed(systemd):
+    def fail():
+        raise OSError("the disk is gone")
+
+    watchdog = Watchdog(partial(next, count()), lambda: None, fail)
+    watchdog.ready()
+    systemd.hears("STATUS=unknown: the disk is gone")
+    systemd.hears("WATCHDOG=1")
+    watchdog.stopping()
+
+
+def test_the_watchdog_of_another_process_is_not_fed(systemd, monkeypatch):
+    monkeypatch.setenv("WATCHDOG_PID", "1")
+    watchdog = Watchdog(partial(next, count()), lambda: None, lambda: None)
+    watchdog.ready()
+    watchdog.stopping()
+    assert "WATCHDOG=1" not in systemd.hears("STOPPING=1\nSTATUS=stopping in order")
+
+
+@pytest.mark.parametrize("gone", [None, "/nowhere/notify"])
+def test_where_nobody_listens_nothing_happens(monkeypatch, gone):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    watchdog = Watchdog(lambda: pytest.fail("nobody asked"))
+    if gone:
+        monkeypatch.setenv("NOTIFY_SOCKET", gone)
+    watchdog = Watchdog(partial(next, count()), lambda: None, lambda: None)
     watchdog.ready()
     watchdog.stopping()
