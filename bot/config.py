@@ -192,7 +192,7 @@ class KafkaSettings(_Section):
     certificate_file: Path | None = None
     key_file: Path | None = None
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
-    linger_ms: int = Field(default=5, ge=0, le=1_000)
+    linger_ms: int = Field(default=1, ge=0, le=1_000)
     replication_factor: int = Field(default=-1, ge=-1, le=10)
     # What may wait on disk for a broker that is away; beyond it the oldest open klines go.
     outbox_bytes: int = Field(default=2_000_000_000, ge=1_000_000)

@@ -14,7 +14,7 @@ from bot.supervision import Actor, Address, Context
 
 
 class PersistenceSettings(msgspec.Struct, frozen=True):
-    """A batch is written once it holds `batch_items` or is `batch_ms` old, so that all is readable within a second."""
+    """What comes is written at once, but no sooner than `batch_ms` after the last batch unless it is `batch_items`."""
 
     batch_items: int = 500
     batch_ms: int = 200
@@ -101,6 +101,7 @@ class PersistenceActor(Actor):
         self._upto = 0
         self._stored = 0
         self._flush_due = False
+        self._wrote_ms = -settings.batch_ms
         self._failing = False
         self._disk_low: bool | None = None
         self._pruned_ms = -settings.prune_every_ms
@@ -126,11 +127,14 @@ class PersistenceActor(Actor):
         # A new incarnation of the bridge sends all that is not stored, also what is here already.
         self._entries += batch.entries[-(batch.upto - self._upto) :]
         self._upto = batch.upto
-        if len(self._entries) >= self._settings.batch_items and not self._failing:
+        if self._flush_due and (self._failing or len(self._entries) < self._settings.batch_items):
+            return
+        wait_ms = self._wrote_ms + self._settings.batch_ms - self.context.clock.monotonic_ms()
+        if wait_ms <= 0 or len(self._entries) >= self._settings.batch_items:
             self._write()
-        elif not self._flush_due:
+        else:
             self._flush_due = True
-            self.context.after(self._settings.batch_ms, Flush())
+            self.context.after(wait_ms, Flush())
 
     def _on_flush(self, _: Flush) -> None:
         self._flush_due = False
@@ -139,6 +143,7 @@ class PersistenceActor(Actor):
     def _write(self) -> None:
         if self._stored == self._upto:
             return
+        self._wrote_ms = self.context.clock.monotonic_ms()
         try:
             self.context.check_fence()
             for outlet in self._outlets:

@@ -13,7 +13,7 @@ from bot.messages import TOPICS, BookOpened, Notice, Publish
 from bot.ports import ConfigurationRefused, MarketStream, Publisher, TopicReader
 from bot.supervision import Address, Clock
 
-BATCH_MS = 20
+BATCH_MS = 5
 """How long what is to go elsewhere may wait for others to be stored with it, where there is a broker or DynamoDB."""
 
 TOPICS_RETRY_S = 2.0

@@ -327,15 +327,21 @@ def test_a_start_asks_for_what_is_not_stored(keeper):
     assert keeper.told(BRIDGE) == [ReplayLog()]
 
 
-def test_a_batch_is_written_once_it_is_old_enough(keeper):
+def test_what_comes_alone_is_written_at_once_and_what_comes_soon_after_waits_for_more(keeper):
     keeper.told(BRIDGE)
-    a, b = klines_of("1", "2")
+    a, b, c, d = klines_of("1", "2", "3", "4")
     keeper.actor.handle(LogEntries(1, (a,)))
-    keeper.ring(199)
-    assert (keeper.store.writes, keeper.told(BRIDGE)) == ([], [])
+    assert (keeper.store.writes, keeper.told(BRIDGE)) == ([1], [Stored(1)])
+    keeper.ring(50)
     keeper.actor.handle(LogEntries(2, (b,)))
+    keeper.ring(149)
+    assert (keeper.store.writes, keeper.told(BRIDGE)) == ([1], [])
+    keeper.actor.handle(LogEntries(3, (c,)))
     keeper.ring(1)
-    assert (keeper.store.writes, keeper.told(BRIDGE)) == ([2], [Stored(2)])
+    assert (keeper.store.writes, keeper.told(BRIDGE)) == ([1, 2], [Stored(3)])
+    keeper.ring(200)
+    keeper.actor.handle(LogEntries(4, (d,)))
+    assert (keeper.store.writes, keeper.told(BRIDGE)) == ([1, 2, 1], [Stored(4)])
 
 
 def test_a_batch_is_written_once_it_is_large_enough(keeper):

@@ -141,6 +141,7 @@ class KafkaPublisher:
             self._producer.poll(timeout_s)
         except KafkaException as error:
             self._refuse(error.args[0])  # the library raises here, instead of telling, what ends a producer
+        self._advance()
         if self._refused:
             self._begin_again()
 
@@ -174,6 +175,7 @@ class KafkaPublisher:
                 with suppress(KafkaException):  # the end itself is raised again, maybe before the rest is told
                     producer.flush(1)
                     break
+            self._advance()
 
     def _on_delivery(self, offset: int, error: KafkaError | None, _: Any) -> None:
         if error is None:
@@ -181,7 +183,6 @@ class KafkaPublisher:
             self._acknowledged.add(offset)
             if self._link is not Link.UP and not self._refused:
                 self._link, self._reason = Link.UP, ""
-            self._advance()
             return
         if error.code() in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
             return

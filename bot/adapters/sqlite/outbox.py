@@ -159,7 +159,7 @@ class SqliteOutbox(DatabaseOwner):
 
     def read(self, after: int, limit: int, kind: type | None = None) -> list[tuple[int, LogEntry]]:
         """Return up to `limit` stored entries (of a kind) behind the place `after`, each with its place, in order."""
-        with self._database.reading() as connection:
+        with self._database.glancing() as connection:
             rows = connection.execute(
                 "SELECT seq, type, body FROM outbox "
                 f"WHERE seq > ? AND seq <= ? AND has_topic = 1{_of_kind(kind)} ORDER BY seq LIMIT ?",
