@@ -8,13 +8,7 @@ import pytest
 
 from bot.config import KafkaSettings
 from tests.support.kafka.brokers import Broker, NoBroker, choose
-
-CHOSEN = pytest.StashKey[list[str]]()
-NOT_RUN = pytest.StashKey[list[str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[CHOSEN], config.stash[NOT_RUN] = [], []
+from tests.support.sessions import say
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +23,7 @@ def shared_broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     about = f"{broker.title}, can {', '.join(sorted(broker.capabilities))}"
     if hasattr(broker, "resident_mb"):
         about += f"; started in {broker.start_s:.1f} s, {broker.resident_mb()} MB"
-    request.config.stash[CHOSEN].append(about)
+    say(request.config, f"kafka: {about}")
     yield broker
     broker.stop()
 
@@ -44,7 +38,7 @@ def broker(request: pytest.FixtureRequest, shared_broker: Broker) -> Broker:
         # Whoever says which broker it must be, means it.
         if os.environ.get("CI") == "true" or os.environ.get("BULKHEAD_TEST_KAFKA_KIND"):
             pytest.fail(reason, pytrace=False)
-        request.config.stash[NOT_RUN].append(f"{request.node.nodeid}: {reason}")
+        say(request.config, f"kafka: not run: {request.node.nodeid}: {reason}")
         pytest.skip(reason)
     if not shared_broker.is_up():  # a test that failed between its kill and its restart
         shared_broker.restart()
@@ -55,10 +49,3 @@ def broker(request: pytest.FixtureRequest, shared_broker: Broker) -> Broker:
 def kafka(broker: Broker) -> KafkaSettings:
     """Settings for topics that no other test has."""
     return KafkaSettings(bootstrap_servers=broker.servers, topic_prefix=f"t{uuid.uuid4().hex[:12]}.")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for about in config.stash.get(CHOSEN, []):
-        terminalreporter.write_line(f"kafka: {about}")
-    for reason in config.stash.get(NOT_RUN, []):
-        terminalreporter.write_line(f"kafka: not run: {reason}")

@@ -49,10 +49,13 @@ def free_port() -> int:
     """Return a port outside the range that outgoing connections use.
 
     One inside it can be taken while its broker is down, even by a client that tries to reach it: that client connects
-    to itself.
+    to itself. Each worker of a test run has ports of its own, so that none takes one of another's broker that is down.
     """
+    ports = range(20_000, 32_000)
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        ports = ports[int(worker.removeprefix("gw")) % 8 :: 8]
     for _ in range(200):
-        port = random.randrange(20_000, 32_000)
+        port = random.choice(ports)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
