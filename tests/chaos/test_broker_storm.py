@@ -24,7 +24,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from bot.app.control import ControlError, ask
-from tests.integration.processes import ExchangeProcess, Program, command, pause, told, wait_until
+from tests.integration.processes import ExchangeProcess, Program, command, pause, told, wait_until, within
 from tests.support.kafka.brokers import ApacheKafka
 from tests.support.kafka.jars import NoBroker
 
@@ -93,7 +93,7 @@ class Storm:
                 return False
             return waiting["oldest_ms"] is None or time.time() * 1000 - waiting["oldest_ms"] < 500
 
-        wait_until(is_published, RECOVERS_WITHIN_S, f"{what}: {self.bot.said[-2000:]}")
+        within(RECOVERS_WITHIN_S, is_published, f"{what}: {self.bot.said[-2000:]}")
 
     def taken(self):
         status = self.status()

@@ -14,6 +14,7 @@ import os
 import random
 import secrets
 import sqlite3
+import threading
 import time
 from collections import Counter
 from contextlib import closing, suppress
@@ -116,6 +117,27 @@ class World:
         return self._paper.find(intent)
 
 
+class ToldLog(LocalLog):
+    """Whoever waits for `moved` is woken when an entry came, which is after its decision, and when some were stored."""
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        self.moved = threading.Condition()
+
+    def append(self, entry):
+        offset = super().append(entry)
+        self._tell()
+        return offset
+
+    def release(self, upto):
+        super().release(upto)
+        self._tell()
+
+    def _tell(self):
+        with self.moved:
+            self.moved.notify_all()
+
+
 class Driver:
     """Feeds three symbols and makes trouble; `delivered` counts messages by symbol, `late` those told past the feed."""
 
@@ -129,7 +151,7 @@ class Driver:
         self.journal = SqliteJournal(folder / "orders.db")
         self.journal.set_note(START_CASH_NOTE, "10000")
         self.memories = Memories(SYMBOLS)
-        self.log = LocalLog(folder / "spool")
+        self.log = ToldLog(folder / "spool")
         self.lost = []
         self.kills = 0
         self.delivered, self.late = Counter(), Counter()
@@ -237,27 +259,22 @@ class Driver:
         return a_kline(str(price), symbol=symbol, open_time=opened, event_time=event_time, is_closed=is_closed)
 
     def _tell(self, address, message):
-        while not self.system.tell(address, message):
-            time.sleep(0.001)
+        assert self.system.tell(address, message), f"{address} takes nothing more; {self._state()}"
 
     def _await(self, most):
         """Wait until at most so many messages are not decided yet."""
         wanted = self.delivered.total() + self.late.total() - most
-        deadline = time.monotonic() + 60
-        while self.decided() < wanted:
-            assert time.monotonic() < deadline, self._state()
-            assert not self.lost
-            time.sleep(0.001)
+        with self.log.moved:
+            assert self.log.moved.wait_for(lambda: self.lost or self.decided() >= wanted, 60), self._state()
+        assert not self.lost
 
     def _state(self):
         cells = {s: msgspec.structs.replace(c.value, untold=()) for s, c in self.memories.traders.items()}
         return f"seed {SEED}: {self.delivered} and {self.late} came, {cells}, {self.system.tree()}"
 
     def end(self):
-        deadline = time.monotonic() + 60
-        while self.log.depth:
-            assert time.monotonic() < deadline, f"{self.log.depth} entries are not stored"
-            time.sleep(0.01)
+        with self.log.moved:
+            assert self.log.moved.wait_for(lambda: not self.log.depth, 60), f"{self.log.depth} entries are not stored"
         abandoned = self.system.stop()
         self.log.close()
         self.journal.close()

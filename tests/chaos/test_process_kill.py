@@ -24,7 +24,7 @@ from bot.app.control import ControlError, ask
 from bot.ports import StoreError
 from tests.chaos.slow_road import SlowRoad
 from tests.integration.books import assert_same_books
-from tests.integration.processes import SYMBOLS, ExchangeProcess, Program, pause, wait_until
+from tests.integration.processes import SYMBOLS, ExchangeProcess, Program, pause, wait_until, within
 
 KILLS = int(os.environ.get("BULKHEAD_KILLS", "20"))
 SEED = int(os.environ.get("BULKHEAD_SEED") or secrets.randbelow(1_000_000))
@@ -81,7 +81,7 @@ class Trial:
                 and all((view["last_kline_ms"] or 0) > since for view in views.values())
             )
 
-        wait_until(is_well, RECOVERS_WITHIN_S, f"all actors running with klines; the bot said:\n{self.bot.said}")
+        within(RECOVERS_WITHIN_S, is_well, f"all actors running with klines; the bot said:\n{self.bot.said}")
 
     def await_order(self) -> None:
         """Wait until one more order has reached the exchange."""

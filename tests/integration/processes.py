@@ -21,6 +21,8 @@ import bot
 ROOT = Path(bot.__file__).parents[1]
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "DOGEUSDT")
 POLL_S = 0.02
+PATIENCE = 4
+"""How many times as long as on a machine with nothing else to do something may take, where no time is promised."""
 
 
 def pause(seconds: float) -> None:
@@ -29,6 +31,14 @@ def pause(seconds: float) -> None:
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
+    """Return the first true value of `condition`. Fails, naming `what`, when none came in far more than `timeout_s`.
+
+    What is promised within a time is waited for by `within`.
+    """
+    return within(timeout_s * PATIENCE, condition, what)
+
+
+def within(timeout_s: float, condition: Callable[[], Any], what: str) -> Any:
     """Return the first true value of `condition`. Fails, naming `what`, when none came within `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -36,7 +46,7 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s} s: {what}")
+            raise AssertionError(f"not within {timeout_s:g} s: {what}")
         pause(POLL_S)
 
 
@@ -59,7 +69,7 @@ def command(*arguments: object, cwd: Path, **settings: str) -> subprocess.Comple
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=60 * PATIENCE,
         check=False,
     )
 

@@ -26,6 +26,7 @@ from tests.integration.processes import (
     pause,
     told,
     wait_until,
+    within,
 )
 
 ACTORS = {
@@ -54,7 +55,7 @@ def has_klines(data):
 def test_a_newcomers_first_minute(tmp_path):
     data = tmp_path / "data" / "demo"
     with Program(cwd=tmp_path) as bot:
-        status = wait_until(lambda: has_klines(data), bot.began + 5 - time.monotonic(), "klines of all symbols")
+        status = within(bot.began + 5 - time.monotonic(), lambda: has_klines(data), "klines of all symbols")
         assert (status["mode"], status["running"], status["pid"]) == ("demo", True, bot.pid)
         assert all(view["last_kline_ms"] >= bot.began_ms for view in status["symbols"].values())
 
@@ -63,7 +64,7 @@ def test_a_newcomers_first_minute(tmp_path):
         assert {actor["state"] for actor in while_it_runs["actors"]} == {"running"}
         assert all(actor["restarts"] == 0 and not actor["last_error"] for actor in while_it_runs["actors"])
 
-        wait_until(lambda: told("trades", cwd=tmp_path), bot.began + 30 - time.monotonic(), "the first trade stored")
+        within(bot.began + 30 - time.monotonic(), lambda: told("trades", cwd=tmp_path), "the first trade stored")
         stored = told("klines", cwd=tmp_path)
         assert {kline["symbol"] for kline in stored} == set(SYMBOLS)
         assert all(re.fullmatch(r"1m#\d{13}#(\d{13}|closed)", kline["kline_key"]) for kline in stored)
