@@ -1,5 +1,6 @@
-"""Fixtures for every folder. One run in several processes: which tests stay together, which start first, and what all of them have to say.
+"""Fixtures for every folder, and one run in several processes.
 
+Which tests stay together, which start first, and what all of them have to say is decided here.
 `scripts/test` runs with pytest-xdist, `--dist loadgroup`; a run without it has one session and the order of the files.
 """
 
