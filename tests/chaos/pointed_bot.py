@@ -176,6 +176,12 @@ def is_done(system: Any, symbol: str, close_time: int) -> bool:
     return is_taken() and system._system.wait_settled(0) and is_taken()
 
 
+def is_stored(system: Any, symbol: str, close_time: int) -> bool:
+    """Whether a kline that is done, and all before it, is stored: its trade and decision were told before it."""
+    newest = system._store.last_klines(symbol, 1)
+    return bool(newest) and newest[0].event_time >= close_time and system.snapshot().log_depth == 0
+
+
 def wrap_control() -> None:
     from bot.app import system as app
 
@@ -193,8 +199,9 @@ def wrap_control() -> None:
                 return {}
             if request["command"] == "done":
                 system = systems[-1]
-                done = is_done(system, request["symbol"], request["close_time"])
-                return {"done": done, "stored": done and system.snapshot().log_depth == 0}
+                symbol, close_time = request["symbol"], request["close_time"]
+                done = is_done(system, symbol, close_time)
+                return {"done": done, "stored": done and is_stored(system, symbol, close_time)}
             return handler(request)
 
         return real(path, handle)

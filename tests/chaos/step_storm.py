@@ -114,6 +114,9 @@ class StepStorm:
         books = assert_same_books(self.exchange.state(), data, "testnet")
         outcome = outcome_of(data, self.tape)
         expected = self.tape.expected(rules_of_book(data), outcome.lost)
+        assert outcome.rejected == []
+        unheard_of = outcome.reasons.keys() - {"BUY", "SELL", "FIRST", *expected["skipped"]}
+        assert not unheard_of, {name: outcome.reasons[name] for name in unheard_of}
         assert outcome.trades == expected["trades"], difference(outcome.trades, expected["trades"])
         assert sorted(outcome.klines) == sorted(self.tape.steps)
         wallet = told("wallet", "--data-dir", data, cwd=data)

@@ -84,6 +84,10 @@ class Outcome(msgspec.Struct, frozen=True):
     klines: dict[tuple[str, int], tuple[Any, ...]]
     lost: set[tuple[str, int]]
     """Decisions whose order was journaled and never placed: symbol and open_time of their klines."""
+    rejected: list[str]
+    """Orders that the exchange refused, by client order id."""
+    reasons: dict[str, list[str]]
+    """Why nothing was done, of each message with a stored decision, by the decision's name."""
 
 
 def outcome_of(data: Path, tape: Tape) -> Outcome:
@@ -94,11 +98,16 @@ def outcome_of(data: Path, tape: Tape) -> Outcome:
         trades = [
             {**trade_json(trade), "time": trade.time - shift} for trade in sorted(store.trades(), key=_order_of(tape))
         ]
+        settled = list(journal.settled())
         lost = {
             (entry.intent.symbol, entry.intent.open_time - shift)
-            for entry in journal.settled()
+            for entry in settled
             if entry.status is OrderStatus.NOT_PLACED
         }
+        reasons: dict[str, list[str]] = {}
+        for one in tape.series:
+            for decision in store.reasons.decisions_from(one.symbol, (0, False, 0), len(klines)):
+                reasons.setdefault(decision.name, []).append(f"{one.symbol} {decision.event_time}: {decision.reason}")
     assert all(kline.is_closed for kline in klines)
     return Outcome(
         trades=trades,
@@ -106,6 +115,8 @@ def outcome_of(data: Path, tape: Tape) -> Outcome:
             (k.symbol, k.open_time - shift): (k.open, k.high, k.low, k.close, k.volume, k.quote_volume) for k in klines
         },
         lost=lost,
+        rejected=[entry.intent.client_order_id for entry in settled if entry.status is OrderStatus.REJECTED],
+        reasons=reasons,
     )
 
 
