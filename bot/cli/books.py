@@ -1,5 +1,7 @@
 """`klines`, `trades`, `wallet`, `status`, `actors`: what is stored, owned and running; needs no keys, no network.
 
+Klines and trades are read from DynamoDB where that is the store.
+
 `halt` and `resume` too: they act on the directory alone, whether a bot runs there or not.
 """
 
@@ -8,9 +10,10 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
@@ -21,6 +24,7 @@ from bot.app.data_directory import DataDirectory, DataDirectoryError
 from bot.app.snapshot import stored_snapshot
 from bot.cli.invocation import typed
 from bot.cli.tables import (
+    LAST,
     dead_letters_table,
     klines_table,
     reconcile_table,
@@ -33,26 +37,28 @@ from bot.domain.kline import Kline, kline_key
 from bot.domain.money import plain
 from bot.research.report import trade_json
 
+if TYPE_CHECKING:
+    from bot.adapters.dynamodb import DynamoHistory
+
 RECONCILE_WITHIN_S = 30.0
 """The running bot asks the exchange, about every symbol."""
 
 
 def klines(arguments: argparse.Namespace) -> int:
     """Print the stored klines, oldest first."""
-    directory = directory_of(arguments)
-    with SqliteStore.read_only(directory.history) as store:
-        found = store.klines(symbol=arguments.symbol)
+    with _history(arguments) as store:
         if arguments.json:
-            _print_array(_kline_json(kline) for kline in found)
+            _print_array(_kline_json(kline) for kline in store.klines(symbol=arguments.symbol))
         else:
-            Console().print(klines_table(found))
+            # What is far away is not read through for a table of its end.
+            limit = None if isinstance(store, SqliteStore) else LAST
+            Console().print(klines_table(store.klines(symbol=arguments.symbol, limit=limit)))
     return 0
 
 
 def trades(arguments: argparse.Namespace) -> int:
     """Print the stored trades, oldest first."""
-    directory = directory_of(arguments)
-    with SqliteStore.read_only(directory.history) as store:
+    with _history(arguments) as store:
         found = store.trades(symbol=arguments.symbol)
         if arguments.json:
             _print_array(
@@ -62,6 +68,20 @@ def trades(arguments: argparse.Namespace) -> int:
         else:
             Console().print(trades_table(found))
     return 0
+
+
+@contextmanager
+def _history(arguments: argparse.Namespace) -> "Iterator[SqliteStore | DynamoHistory]":
+    """Open what the settings name as the store: the directory's history.db, or the tables, which need no directory."""
+    settings = load_settings({"data_dir": arguments.data_dir}, arguments.config)
+    if settings.store == "dynamodb":
+        from bot.app.dynamodb import open_history
+
+        with open_history(settings) as history:
+            yield history
+    else:
+        with SqliteStore.read_only(_held(DataDirectory(settings.directory)).history) as store:
+            yield store
 
 
 def wallet(arguments: argparse.Namespace) -> int:
@@ -221,10 +241,15 @@ def _status(directory: DataDirectory) -> dict[str, Any]:
 
 def directory_of(arguments: argparse.Namespace, must_exist: bool = True) -> DataDirectory:
     """Return the directory that was named, else the configured one. Raises DataDirectoryError without a book in it."""
-    path = arguments.data_dir or load_settings().directory
-    directory = DataDirectory(path)
-    if must_exist and directory.identity() is None:
-        raise DataDirectoryError(f"{path} holds no book; name the --data-dir of a run, or start one with: run")
+    directory = DataDirectory(arguments.data_dir or load_settings().directory)
+    return _held(directory) if must_exist else directory
+
+
+def _held(directory: DataDirectory) -> DataDirectory:
+    if directory.identity() is None:
+        raise DataDirectoryError(
+            f"{directory.path} holds no book; name the --data-dir of a run, or start one with: run"
+        )
     return directory
 
 

@@ -1,4 +1,4 @@
-"""`check`: configuration, directory, broker, keys, symbols and clock, each a line: ok, or the fix."""
+"""`check`: configuration, directory, broker, tables, keys, symbols and clock, each a line: ok, or the fix."""
 
 import argparse
 import os
@@ -15,9 +15,10 @@ from bot.app.trading import one_quote_asset, strategy_of
 from bot.cli.invocation import typed
 from bot.config import ConfigError, Mode, Settings, load_settings
 from bot.domain.money import plain
-from bot.ports import ConfigurationRefused, ExchangeError, KeysUnavailable, PointsNotTaken
+from bot.ports import ConfigurationRefused, ExchangeError, KeysUnavailable, PointsNotTaken, StoreError
 from bot.supervision import SystemClock
 
+_FAILURES = (ConfigError, DataDirectoryError, ExchangeError, KeysUnavailable, PointsNotTaken, StoreError, OSError)
 MIN_FREE_MB = 500
 MAX_CLOCK_OFFSET_MS = 1_000
 BROKER_TIMEOUT_S = 5.0
@@ -26,6 +27,8 @@ BROKER_TIMEOUT_S = 5.0
 def check(arguments: argparse.Namespace) -> int:
     """Print a line a subject; 0 if all are ok, 1 if one is not."""
     settings = load_settings({"mode": arguments.mode, "data_dir": arguments.data_dir}, arguments.config)
+    if arguments.create and settings.store != "dynamodb":
+        raise ConfigError(f'--create makes tables of DynamoDB, and store is {settings.store}: set store = "dynamodb"')
     all_ok = True
 
     def say(subject: str, question: Callable[[], str]) -> bool:
@@ -33,7 +36,7 @@ def check(arguments: argparse.Namespace) -> int:
         try:
             print(f"ok    {subject}: {question()}")
             return True
-        except (ConfigError, DataDirectoryError, ExchangeError, KeysUnavailable, PointsNotTaken, OSError) as error:
+        except _FAILURES as error:
             all_ok = False
             print(f"wrong {subject}: {' '.join(str(error).split())}")
             return False
@@ -53,6 +56,11 @@ def check(arguments: argparse.Namespace) -> int:
         say("cloudwatch", partial(try_cloudwatch, settings, SystemClock().now_ms()))
     if settings.metrics.port:
         say("metrics", lambda: _metrics_line(settings))
+    if settings.store == "dynamodb":
+        from bot.app.dynamodb import subjects
+
+        for subject, question in subjects(settings, DataDirectory(settings.directory), arguments.create):
+            say(subject, question)
     if settings.mode is Mode.DEMO:
         say("exchange", lambda: "embedded, simulated; keys are made by it and the money is paper")
         return 0 if all_ok else 1

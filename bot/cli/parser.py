@@ -225,8 +225,18 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--json", action="store_true")
         if name in ("klines", "trades"):
             one.add_argument("--symbol", metavar="A", help="only this one")
+            one.add_argument("--config", type=Path, metavar="bot.toml", help="says whether they are in DynamoDB")
         if name == "status":
             one.add_argument("--healthy", action="store_true", help="exit 1 unless a bot runs and its feeds are fresh")
+
+    one = _command(
+        commands, "copy", "klines and trades from one store to the other; goes on where it was", ("copy", "copy")
+    )
+    for flag, whither in (("--from", "source"), ("--to", "target")):
+        one.add_argument(flag, dest=whither, choices=["sqlite", "dynamodb"], required=True)
+    one.add_argument("--symbols", metavar="A,B", help="only these")
+    one.add_argument("--config", type=Path, metavar="bot.toml")
+    _data_dir(one)
 
     one = _command(commands, "why", "what was decided at a moment or for an order, and why", ("why", "why"))
     one.add_argument("what", metavar="SYMBOL TIME | CLIENT_ORDER_ID", help="such as BTCUSDT 07:44:38, or an order's id")
@@ -258,6 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     one = _command(commands, "check", "validate configuration, keys, symbols, clock and directory", ("check", "check"))
     one.add_argument("--mode", choices=["demo", "paper", "testnet", "live"])
     one.add_argument("--config", type=Path, metavar="bot.toml")
+    one.add_argument("--create", action="store_true", help="make the tables of DynamoDB that are absent")
     _data_dir(one)
     return parser
 
