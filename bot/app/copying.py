@@ -1,4 +1,4 @@
-"""`copy`: klines and trades from the data directory to DynamoDB, or back. Killed at any moment, it goes on where it was.
+"""`copy`: klines and trades from the data directory to DynamoDB, or back. One that was killed goes on where it was.
 
 How far it came is noted in the data directory after each batch; what is written twice is there once. Trades go first.
 """
@@ -31,6 +31,7 @@ BATCH = 1_000
 PATIENCE_MS = 120_000
 """How long a store that is busy is waited for; the same command goes on later."""
 NOTES = "copy.json"
+_ALL: Sequence[str | None] = (None,)
 
 
 class CopyReport(msgspec.Struct, frozen=True):
@@ -76,7 +77,7 @@ def copy_history(
 
             with _read(directory, far) as store:
                 total = sum(store.kline_count(symbol) for symbol in symbols or store.symbols())
-                total += sum(store.trade_count(symbol) for symbol in symbols or [None])
+                total += sum(map(store.trade_count, symbols or _ALL))
                 return _Copy(store, far, _Notes(directory.path / NOTES, what), batch, expires).run(
                     symbols, lambda done: progress(done, total)
                 )
@@ -175,7 +176,7 @@ class _Copy:
         self._refused: list[str] = []
 
     def run(self, symbols: Sequence[str] | None, progress: Callable[[int], None]) -> CopyReport:
-        found = (self._source.trades(symbol) for symbol in symbols or [None])
+        found = map(self._source.trades, symbols or _ALL)
         trades = [trade for each in found for trade in each]
         for at in range(0, len(trades), self._batch):
             self._write([], trades[at : at + self._batch])

@@ -1,4 +1,4 @@
-"""What a month of klines in DynamoDB costs: items by the exchange's pace, units by an item's size, money by a price list.
+"""What a month of klines in DynamoDB costs: items by the exchange's pace, units by their size, money by a price list.
 
 All is an upper bound: a candle without trades has no updates. Trades are too few to show.
 """

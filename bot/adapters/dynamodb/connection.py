@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import boto3
 from botocore import exceptions
 from botocore.config import Config
+from botocore.parsers import ResponseParserError
 
 from bot.config import AwsSettings
 from bot.ports import StoreBusy, StoreError
@@ -110,6 +111,8 @@ class Connection:
             raise
         except Exception as error:  # the library's parser fails in many ways on an answer that is not AWS's
             self._failed(error)
+        if "json" not in answer["ResponseMetadata"]["HTTPHeaders"].get("content-type", ""):
+            self._failed(ResponseParserError())
         return dict(answer)
 
     def deadline(self) -> int:
