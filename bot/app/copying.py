@@ -132,6 +132,9 @@ class _Noted(msgspec.Struct):
     symbols: dict[str, _Reached]
 
 
+_noted = msgspec.json.Decoder(_Noted)
+
+
 class _Notes:
     """How far a copy came, in a file. One of another copy, or one that cannot be read, counts as none."""
 
@@ -139,7 +142,7 @@ class _Notes:
         self._path = path
         self._noted = _Noted(what, {})
         try:
-            noted = msgspec.json.decode(path.read_bytes(), type=_Noted)
+            noted = _noted.decode(path.read_bytes())
         except (OSError, msgspec.DecodeError):
             return
         if noted.what == what:
