@@ -38,6 +38,8 @@ def _connecting(settings: Settings, identity: Identity, formerly: str | None, cl
 
         history = DynamoHistory(settings.aws, settings.keep_open_klines_days, clock)
         try:
+            for name in history.tables.names:
+                history.tables.verify(name)
             book = identity.mode, identity.exchange, identity.account, identity.bot_id
             history.tables.belong_to(*book, formerly=formerly)
         except ConfigurationRefused as error:

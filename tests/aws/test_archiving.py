@@ -93,7 +93,7 @@ def test_without_dynamodb_a_bot_trades_tells_what_waits_and_the_next_one_brings_
 
     await_true(said, 20, "it is said")
     (line,) = said()
-    assert f"there is no table {tables.tables.trades} at {dynalite.url}: make it with check --create" in line
+    assert f"there is no table {tables.tables.klines} at {dynalite.url}: make it with check --create" in line
     made(tables)
     assert said() == [line], "once"
     await_true(lambda: told(again)["link"] == "up" and told(again)["depth"] < 5, 30, "it goes on by itself")
