@@ -20,6 +20,9 @@ from bot.supervision import ActorStatus, Clock
 MOST_ACTORS = 50
 """Beyond so many actors those of one kind share a label's value: a series each would cost more than it tells."""
 
+USUAL_REFUSALS = ("-1013", "-2010")
+"""A filter broken, an order refused: counted from 0 on, so that Prometheus sees the first one rise."""
+
 
 class Measures:
     """Fills the table. Thread-safe.
@@ -113,6 +116,8 @@ class Measures:
             if meter.latency.count:
                 yield _sample("tick_to_order_seconds", meter.latency, symbol)
         counts.setdefault(("dead_letters",), 0)
+        for code in USUAL_REFUSALS:
+            counts.setdefault(("orders_rejected", code), 0)
         for (name, *labels), count in counts.items():
             yield _sample(name, count, *labels)
 

@@ -1,9 +1,13 @@
 """`check`: each subject a line, ok or the fix, also before there is a book."""
 
+import re
+import socket
+
 import pytest
 
 from bot.app.data_directory import DataDirectory, Identity
 from bot.cli.parser import main
+from tests.adapters.servers import unused_port
 
 A_BOOK = Identity("demo", "simulated", "paper", "bulkhead")
 
@@ -60,3 +64,38 @@ def test_a_halt_is_wrong_until_it_is_resumed(capsys, data):
     )
     assert main(["resume", "--data-dir", str(data)]) == 0
     assert checked(capsys, data)[0] == 0
+
+
+def test_metrics_are_shown_to_be_takeable_and_servable(capsys, data, monkeypatch, moto_url, aws_credentials):
+    settings = {
+        "BOT_CLOUDWATCH__NAMESPACE": "Bulkhead",
+        "BOT_AWS__ENDPOINT_URL": moto_url,
+        "BOT_AWS__REGION": "eu-central-1",
+        "BOT_METRICS__PORT": str(unused_port()),
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    status, said = checked(capsys, data)
+    assert status == 0
+    assert "ok    cloudwatch: takes metrics in Bulkhead, 9 series, within the ten that are free" in said
+    assert f"ok    metrics: http://127.0.0.1:{settings['BOT_METRICS__PORT']}/metrics can be served" in said
+    monkeypatch.setenv("BOT_CLOUDWATCH__DETAIL", "full")
+    assert re.search(r"Bulkhead, about \d+ series, \d+\.\d\d dollars a month", checked(capsys, data)[1])
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    status, said = checked(capsys, data)
+    assert status == 1
+    assert f"wrong cloudwatch: cloudwatch.namespace Bulkhead at {moto_url}: AWS credentials are needed" in said
+
+
+def test_a_port_that_is_taken_is_wrong_but_by_the_bot_itself(capsys, data, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("BOT_METRICS__PORT", str(port))
+        status, said = checked(capsys, data)
+        assert status == 1
+        assert f"wrong metrics: metrics.port: cannot listen on 127.0.0.1:{port}: Address already in use; name" in said
+        directory = DataDirectory(data)
+        directory.claim(A_BOOK)
+        assert f"ok    metrics: http://127.0.0.1:{port}/metrics, served by the running bot" in checked(capsys, data)[1]
+        directory.release()
