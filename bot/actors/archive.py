@@ -139,6 +139,8 @@ class ArchiveActor(Actor):
             self._on_failure(Link.REFUSED, error)
             return False
         is_full = len(rows) == self._size
+        if is_full:
+            self._size = min(self._settings.batch, self._size * 2)
         self._on_written(len(rows))
         return is_full or kind is Trade
 
@@ -159,7 +161,6 @@ class ArchiveActor(Actor):
 
     def _on_written(self, count: int) -> None:
         self._failures = 0
-        self._size = min(self._settings.batch, self._size * 2)
         self._remember(link=Link.UP.value, reason="", archived=self._cell.value.archived + count)
         if self._cell.value.down_ms is not None:
             self._on_back(self.context.clock.now_ms(), self._cell.value.down_ms, self._outbox.depth + count)

@@ -95,6 +95,8 @@ from bot.ports import (
 )
 from bot.supervision import Actor, Address, ChildSpec, Context, Exceeded, Lane
 
+ARCHIVE_STOP_MS = 2_500
+"""So that a write in hand may end in order where the network answers nothing."""
 FEEDS_STOP_BY_MS, TRADERS_STOP_BY_MS, BOOKS_STOP_BY_MS = 1_500, 6_300, 7_000
 """Until when after the beginning of a stop they may last; what then is left is persistence's and its followers'."""
 
@@ -344,13 +346,12 @@ def child_specs(parts: Parts) -> tuple[ChildSpec, ...]:
     return (
         spec(addresses.MONITOR, monitor, tracked=False, **whole),
         # Stopped after persistence, so that they hear of the last batch.
-        *(spec(addresses.PUBLISHER, publisher(to), tracked=False) for to in (parts.publishing,) if to is not None),
-        # A write that takes long may end in order.
         *(
-            spec(addresses.ARCHIVE, archive(to), tracked=False, stop_deadline_ms=4_000)
+            spec(addresses.ARCHIVE, archive(to), tracked=False, stop_deadline_ms=ARCHIVE_STOP_MS)
             for to in (parts.archiving,)
             if to is not None
         ),
+        *(spec(addresses.PUBLISHER, publisher(to), tracked=False) for to in (parts.publishing,) if to is not None),
         spec(addresses.PERSISTENCE, persistence, tracked=False, **whole),
         spec(addresses.BRIDGE, bridge, tracked=False, **whole, **books),
         spec(addresses.PORTFOLIO, portfolio, **whole, **books),

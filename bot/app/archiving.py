@@ -13,6 +13,9 @@ from bot.domain.order import Trade
 from bot.ports import ConfigurationRefused, History, StoreError
 from bot.supervision import Clock
 
+PATIENCE_MS = 1_500
+"""How long a call may be repeated before the archive is told: it pauses itself, and must not be long at a stop."""
+
 
 class Archiving:
     """What a bot needs to store in DynamoDB. Nothing here asks it, which may be away for as long as it likes."""
@@ -36,7 +39,7 @@ def _connecting(settings: Settings, identity: Identity, formerly: str | None, cl
         # Imported only now: whoever stores nothing there needs no client.
         from bot.adapters.dynamodb import DynamoHistory
 
-        history = DynamoHistory(settings.aws, settings.keep_open_klines_days, clock)
+        history = DynamoHistory(settings.aws, settings.keep_open_klines_days, clock, PATIENCE_MS)
         try:
             for name in history.tables.names:
                 history.tables.verify(name)

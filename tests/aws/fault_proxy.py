@@ -3,10 +3,12 @@
 with fault_proxy(dynalite.url) as proxy:
     proxy.fail(throttled(), "BatchWriteItem", times=2)   # the next two batches
     proxy.fail(throttled(), every=2)                     # every second call, until `heal`
+    proxy.expire("AKIAOLD")                              # whatever is signed with that key, for ever
 """
 
 import http.client
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,6 +110,7 @@ class FaultProxy:
 
     def __post_init__(self) -> None:
         self._rules: list[_Rule] = []
+        self._expired: set[str] = set()
         self._lock = threading.Lock()
 
     def fail(self, fault: Fault, operation: str | None = None, times: int | None = None, every: int = 1) -> None:
@@ -116,15 +119,22 @@ class FaultProxy:
         with self._lock:
             self._rules.append(_Rule(fault, operation, times, every))
 
+    def expire(self, access_key: str) -> None:
+        """Refuse calls that are signed with this access key id; `heal` does not help."""
+        self._expired.add(access_key)
+
     def heal(self) -> None:
-        """Let all calls pass from now on."""
+        """Let all calls pass from now on, but for expired keys."""
         with self._lock:
             self._rules.clear()
         self.healed.set()
 
-    def answer(self, operation: str, request: bytes, forward: Forward) -> Reply | None:
+    def answer(self, operation: str, access_key: str, request: bytes, forward: Forward) -> Reply | None:
         with self._lock:
             self.calls.append(operation)
+            if access_key in self._expired:
+                self.faults += 1
+                return expired()(self, request, forward)
             rule = next((rule for rule in self._rules if rule.applies(operation)), None)
             self.faults += rule is not None
         return forward(request) if rule is None else rule.fault(self, request, forward)
@@ -142,6 +152,7 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
         def do_POST(self) -> None:
             request = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+            signed = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
             headers: dict[str, Any] = {}
 
             def forward(body: bytes) -> Reply:
@@ -156,7 +167,7 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
                     connection.close()
 
             try:
-                reply = proxy.answer(operation, request, forward)
+                reply = proxy.answer(operation, signed[1] if signed else "", request, forward)
             except (OSError, http.client.HTTPException):  # the server behind is away
                 reply = None
             if reply is None:

@@ -40,7 +40,6 @@ class Writer:
         self._keep_open_days = keep_open_days
         self._lock = threading.Lock()
         self._symbols: set[str] | None = None
-        self._batch = MAX_BATCH
         # What an unfinished write got through, so that the next try begins there and gets further.
         self._taken: set[Kline | Trade] = set()
 
@@ -58,7 +57,8 @@ class Writer:
             # A batch must not hold a key twice. The last one counts, as if they came one by one.
             latest = {(kline.symbol, kline_key(kline)): kline for kline in klines}
             self._put_klines([kline for kline in latest.values() if kline not in self._taken], refused, deadline_ms)
-            self._taken.clear()
+            # What is left is of another unfinished write.
+            self._taken.difference_update(trades, klines)
             if refused:
                 why = next(iter(refused.values()))
                 more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
@@ -111,7 +111,7 @@ class Writer:
                 waiting.append((kline, item))
         pauses = Pauses()
         while waiting:
-            batch = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
+            batch = [waiting.popleft() for _ in range(min(MAX_BATCH, len(waiting)))]
             reason: StoreBusy | None = None
             try:
                 left = self._put_batch([item for _, item in batch])
@@ -121,14 +121,12 @@ class Writer:
                 self._taken.clear()
             self._taken.update(kline for kline, item in batch if _key(item) not in left)
             if not left:
-                self._batch = min(self._batch + 1, MAX_BATCH)
                 pauses.reset()
                 if waiting and not self._connection.has_time(deadline_ms):
                     raise StoreBusy(f"DynamoDB {self._connection.place} is slow: what is left follows")
                 continue
             waiting.extendleft(reversed([each for each in batch if _key(each[1]) in left]))
-            if reason is None or isinstance(reason, Throttled):
-                self._batch = max(self._batch // 2, 1)
+            # No smaller batch next: of one that is too much a part is taken, so only the pause has to grow.
             if not self._connection.has_time(deadline_ms):
                 raise reason or Throttled(
                     f"DynamoDB {self._connection.place} takes less a second than it is given (UnprocessedItems, table "
