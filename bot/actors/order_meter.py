@@ -40,9 +40,11 @@ class OrderMeter:
         self.sent += 1
         if not is_of_kline:
             return
-        key, frames = (intent.open_time, intent.event_time), [frame for frame in self._frames if frame[2]]
-        received = min((ns for *message, ns in frames if tuple(message) == key), default=None)
-        if received is None and len(frames) == FRAMES and key < min(frame[:2] for frame in frames):
-            received = min(frame[2] for frame in frames)
-        if received is not None:
+        wanted, received = (intent.open_time, intent.event_time), 0
+        for open_time, event_time, ns in self._frames:
+            if event_time == wanted[1] and open_time == wanted[0] and (not received or ns < received):
+                received = ns
+        if not received and wanted < min(self._frames)[:2]:
+            received = min(ns for _, _, ns in self._frames)
+        if received:
             self.latency = self.latency.with_one((now - received) / 1e9)

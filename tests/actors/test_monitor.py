@@ -6,7 +6,7 @@ import pytest
 
 from bot.actors import addresses
 from bot.actors.cells import Cell
-from bot.actors.monitor import KEPT, MonitorActor, MonitorMemory
+from bot.actors.monitor import KEPT, MOST_REASONS, MonitorActor, MonitorMemory
 from bot.domain.order import Side, trade_of
 from bot.messages import Notice, OrderEnded, Skipped, StreamDown, StreamUp
 from bot.supervision import ActorFailed, ActorQuarantined, ActorRestarted, ActorStarted, ActorStopped, DeadLetter
@@ -72,3 +72,32 @@ def test_every_message_that_it_may_get_is_borne(monitor):
     texts = [n.text for n in monitor._cell.value.notices]
     assert texts[:2] == ["stream of BTCUSDT and 3 more down: cut", "a line"]
     assert any("too often" in text for text in texts)
+
+
+def test_metrics_are_counted_by_name_and_reason_each_order_once(monitor):
+    refused = OrderEnded("bh-3", "BTCUSDT", "REJECTED", (), NOON, "-1013: Filter failure: NOTIONAL")
+    nameless = OrderEnded("bh-4", "BTCUSDT", "REJECTED", (), NOON, "who knows")
+    expired = OrderEnded("bh-5", "BTCUSDT", "EXPIRED", (), NOON)
+    letter = DeadLetter("bridge", "Kline", "ValueError: x", 2, NOON)
+    for message in (a_trade("bh-1"), a_refusal("bh-2"), refused, nameless, expired) * 2:
+        monitor.handle(message)
+    monitor.handle(letter)
+    assert monitor._cell.value.counts == {
+        ("orders_filled", "BTCUSDT", "BUY"): 1,
+        ("signals_skipped", "CASH"): 1,
+        ("orders_rejected", "-1013"): 1,
+        ("orders_rejected", "none"): 1,
+        ("orders_unfilled", "EXPIRED"): 1,
+        ("dead_letters",): 1,
+    }
+
+
+def test_reasons_without_end_are_a_bounded_number_of_series(monitor):
+    for number in range(10 * MOST_REASONS):
+        ended = OrderEnded(f"bh-{number}", "BTCUSDT", "REJECTED", (), NOON, f"-{number}: x")
+        monitor.handle(ended)
+        monitor.handle(a_trade(f"bh-t{number}"))
+    counts = monitor._cell.value.counts
+    assert len(counts) == MOST_REASONS + 2
+    assert counts["orders_rejected", "other"] == 9 * MOST_REASONS
+    assert counts["orders_filled", "BTCUSDT", "BUY"] == 10 * MOST_REASONS

@@ -417,3 +417,16 @@ def test_the_kill_switch_goes_before_what_waits(new_pump):
     pump.route(addresses.PORTFOLIO, Halt("now"))
     pump.step(addresses.PORTFOLIO)
     assert pump.halt.reason == "now", "two messages were before it"
+
+
+def test_a_new_day_and_what_belongs_together_are_there_to_be_seen_at_once(journal):
+    bench = Bench(journal)
+    bench.take(Mark("BTCUSDT", Decimal(100), NOON))
+    assert bench.cell.value.day.start_equity == Decimal(10000)
+    fill = a_fill(client_order_id="bh-1")
+    bench.take(OrderEnded("bh-1", "BTCUSDT", "FILLED", (fill,), NOON))
+    memory = bench.cell.value
+    assert memory.positions == {symbol: p.quantity for symbol, p in bench.actor._ledger.positions.items()}
+    assert memory.positions["BTCUSDT"] > 0
+    bench.take(Mark("BTCUSDT", Decimal(200), NOON + DAY_MS))
+    assert bench.cell.value.day.number == (NOON + DAY_MS) // DAY_MS

@@ -28,7 +28,7 @@ from bot.messages import (
 )
 from bot.ports import ShutdownAnnounced, StreamClosed
 from bot.supervision.testing import ManualClock, RecordingContext
-from tests.support.builders import NOON, a_kline, klines_of
+from tests.support.builders import NOON, a_kline, an_intent, klines_of
 
 STREAM = addresses.stream(0)
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -529,3 +529,13 @@ def test_a_gate_lets_so_many_in_and_whoever_is_not_wanted_any_more_goes():
         assert (first, second) == (True, False)
     with gate.entered(lambda: True) as third:
         assert third
+
+
+def test_each_kline_s_frame_is_known_to_the_meter_of_its_symbol():
+    bench = Bench()
+    connection = FakeConnection(a_kline("100"), a_kline("200", symbol="ETHUSDT"), a_kline("1", symbol="XRPUSDT"))
+    connection.received_ns = 2_000_000
+    bench.read(connection)
+    for symbol, close in (("BTCUSDT", "100"), ("ETHUSDT", "200")):
+        bench.meters[symbol].left(an_intent(kline=a_kline(close, symbol=symbol)), is_of_kline=True)
+        assert bench.meters[symbol].latency.total == 0.003

@@ -254,3 +254,15 @@ def test_whatever_the_order_of_things_no_limit_is_passed_and_exits_come_first(se
         while waiting and rng.random() > backlog:
             sent = waiting.pop(rng.randrange(len(waiting)))
             budget.settle(sent.ticket, sent.told if rng.random() < 0.9 else None)
+
+
+def test_the_weight_used_is_that_of_the_window_one_asks_for(clock):
+    budget = Budget(clock, (MINUTE,))
+    assert budget.used_weight(NOON) == 0
+    answered, under_way = (budget.admit(NOON + 1, weight, Priority.REST) for weight in (100, 30))
+    assert budget.used_weight(NOON + 2) == 130
+    budget.settle(answered, {"x-mbx-used-weight-1m": "400"})
+    assert budget.used_weight(NOON + 59_999) == 430
+    assert budget.used_weight(NOON + 60_000) == 30  # it may be counted after the edge
+    budget.settle(under_way, None)
+    assert budget.used_weight(NOON + 60_000) == 0

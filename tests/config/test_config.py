@@ -122,6 +122,13 @@ def test_a_file_that_takes_a_section_for_a_value_is_refused(tmp_path: Path) -> N
     ("values", "says"),
     [
         ({"fee": "2"}, "fee: '2' is refused: it must be less than 1"),
+        (
+            {"cloudwatch": {"namespace": "AWS/EC2"}},
+            "cloudwatch.namespace: 'AWS/EC2' is refused: it must be letters, digits, or any of . _ / # -, "
+            "and not begin with AWS/",
+        ),
+        ({"cloudwatch": {"interval": 300}}, "cloudwatch.interval: '300' is refused: it must be at most 60"),
+        ({"metrics": {"port": 70000}}, "metrics.port: '70000' is refused: it must be at most 65535"),
         ({"fee": "-1"}, "fee: '-1' is refused: it must be at least 0"),
         ({"cash": "0"}, "cash: '0' is refused: it must be above 0"),
         ({"fraction": "1.5"}, "fraction: '1.5' is refused: it must be at most 1"),

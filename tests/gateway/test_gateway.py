@@ -401,3 +401,21 @@ def test_an_order_that_never_left_is_never_asked_for_though_that_could_not_be_jo
         disk.is_full = False
         assert bench.gateway.resolve("bh-1").status is OrderStatus.NOT_PLACED
         assert (bench.gateway.take(twins), bench.journal.entry("bh-1").fills) == (None, ())
+
+
+def test_an_order_is_measured_the_moment_its_bytes_left_and_no_other(bench):
+    left = []
+    bench.gateway = OrderGateway(
+        bench.exchange,
+        bench.journal,
+        bench.halt,
+        on_left=lambda intent, is_of_kline: left.append((intent, is_of_kline)),
+    )
+    sent, refused = an_intent(client_order_id="bh-1"), an_intent(client_order_id="bh-2")
+    bench.exchange.on_left = lambda intent: left.append("on its way")
+    bench.gateway.submit(sent, bench.fence)
+    bench.exchange.plan.append("reject")
+    bench.gateway.submit(refused, bench.fence, passes_halt=True)
+    bench.halt.reason = "for a test"
+    bench.gateway.submit(an_intent(client_order_id="bh-3"), bench.fence)
+    assert left == [(sent, True), "on its way", (refused, False), "on its way"]
