@@ -507,9 +507,12 @@ class BotSystem:
 
     def _keep_asking(self, history: BinanceMarketHistory, account: BinanceExchange | None) -> None:
         """Have clock, prices, rules and balances known, off the path of every kline and order."""
+        assert self._journal is not None
         asked_ms = self._clock.monotonic_ms()  # the account was asked at the start
         while not self._stopping.wait(TICK_MS / 1000):
             self._forget_flatten()
+            with suppress(StoreError):
+                self._journal.fold()
             if self._watch is not None:
                 self._watch.tick()
             if self._clock.monotonic_ms() - asked_ms < NEWS_EVERY_MS:

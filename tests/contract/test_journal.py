@@ -437,3 +437,37 @@ def steps_to_unresolved(journal):
     finally:
         journal._database._open_reader = opened
     return steps
+
+
+def test_no_order_waits_for_the_wal_to_be_folded_into_the_file(tmp_path):
+    """That takes as long as the disk's sync does; `fold` pays for it, the WAL's new beginning included."""
+    path = tmp_path / "orders.db"
+    wal = path.with_name("orders.db-wal")
+
+    def trade(numbers):
+        for number in numbers:
+            name = f"bh-{number}"
+            journal.record(an_intent(client_order_id=name))
+            journal.settle(a_report(name, a_fill(client_order_id=name, trade_id=number)))
+
+    def generation():
+        """What a WAL is known by: each time that it begins anew, another one."""
+        return wal.read_bytes()[16:24]
+
+    with SqliteJournal(path) as journal:
+        assert journal.fold() is False, "there is nothing to fold"
+        before, first = path.stat().st_mtime_ns, generation()
+        trade(range(1_000))
+        assert (path.stat().st_mtime_ns, generation()) == (before, first)
+        assert wal.stat().st_size > 4_000 * 4_096
+        with SqliteJournal.read_only(path) as reader, reader.one_state():
+            assert len(reader.settled()) == 1_000
+            trade(range(1_000, 1_001))
+            assert journal.fold() is False, "somebody reads what was there before"
+        assert journal.fold() is True
+        assert path.stat().st_mtime_ns > before
+        second, grown = generation(), wal.stat().st_size
+        assert second != first, "the next order need not begin the WAL anew"
+        trade(range(1_001, 1_100))
+        assert (generation(), wal.stat().st_size) == (second, grown)
+        assert len(journal.settled()) == 1_100

@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +11,9 @@ from bot.ports import StoreError
 
 Migration = Iterable[str]
 """The SQL statements that take a schema from one version to the next. None of them may begin or end a transaction."""
+
+PAGE_BYTES = 4_096
+"""SQLite's own default, with which all files were created."""
 
 _FIXES = {
     "SQLITE_BUSY": "another process holds the write lock: end it, only one may write",
@@ -36,11 +39,18 @@ class Database:
     """
 
     def __init__(
-        self, path: Path, migrations: Sequence[Migration], *, read_only: bool = False, lock_timeout_s: float = 5.0
+        self,
+        path: Path,
+        migrations: Sequence[Migration],
+        *,
+        read_only: bool = False,
+        lock_timeout_s: float = 5.0,
+        wal_pages: int = 1_000,
     ) -> None:
         """Open the file; a writer creates and migrates it, a reader changes and creates nothing.
 
-        `lock_timeout_s` is how long a write waits for another process that writes.
+        `lock_timeout_s` is how long a write waits for another process that writes. The write that makes the WAL longer
+        than `wal_pages` folds it into the file, which takes as long as the disk does, unless `fold` did so before.
 
         Raises StoreError if it cannot be opened, if its version is newer than this program knows, and, for a reader,
         if there is no file yet or its version is older.
@@ -48,6 +58,7 @@ class Database:
         self._path = path
         self._migrations = migrations
         self._lock_timeout_s = lock_timeout_s
+        self._wal_pages = wal_pages
         self._lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._shared: sqlite3.Connection | None = None
@@ -64,6 +75,22 @@ class Database:
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
+
+    def fold(self, pages: int) -> bool:
+        """Fold a WAL of at least so many pages into the file, so that no write has to; return whether that was done.
+
+        Writes go on meanwhile, but for one sync of the disk at the end: the one that a WAL that begins anew costs.
+        """
+        with self._errors_named():
+            wal = self._path.with_name(f"{self._path.name}-wal")
+            if not wal.exists() or wal.stat().st_size < pages * PAGE_BYTES:
+                return False
+            with closing(sqlite3.connect(self._path, timeout=0, isolation_level=None)) as connection:
+                _, in_wal, folded = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if in_wal == folded:
+            with self.writing() as connection:
+                connection.execute(f"PRAGMA user_version = {len(self._migrations)}")
+        return bool(in_wal == folded)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -127,6 +154,7 @@ class Database:
             self._refuse_other_versions(connection, oldest=0)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {self._wal_pages}")
             with _transaction(connection):
                 version = self._refuse_other_versions(connection, oldest=0)
                 for migration in self._migrations[version:]:
