@@ -15,8 +15,8 @@ from tests.support.sessions import SAID
 
 __all__ = ["aws_credentials", "dynalite", "moto_url", "table_prefix"]
 
-SERVERS = ("shared_broker", "moto_url")
-"""Servers that take seconds to start or that tests kill: all that use one go to one process, so that there is one."""
+SERVERS = {"shared_broker": "kafka", "moto_url": "aws", "dynalite": "aws"}
+"""Of fixtures: servers that take seconds to start or to install, or that tests kill. Each is one process's alone."""
 
 # Property tests are bounded by their number of examples, not by a clock: other work may share the machine.
 hypothesis.settings.register_profile(
@@ -41,14 +41,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _group(item: pytest.Item) -> str:
     """Return the name of the tests that one process runs, one after the other, with `item`."""
-    used = [server for server in SERVERS if server in getattr(item, "fixturenames", ())]
-    if used:
-        return used[0]
+    for fixture, group in SERVERS.items():
+        if fixture in getattr(item, "fixturenames", ()):
+            return group
+    if "tests/aws/" in item.nodeid:
+        return "aws"
     return item.nodeid if _is_long(item) else item.nodeid.partition("::")[0]
 
 
 def _is_long(item: pytest.Item) -> bool:
-    return any(item.get_closest_marker(name) for name in ("slow", "chaos", "kafka"))
+    return "tests/aws/" in item.nodeid or any(item.get_closest_marker(name) for name in ("slow", "chaos", "kafka"))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
