@@ -200,7 +200,11 @@ def test_a_refused_handshake_names_its_status():
         a_stream(url, print).connect(["BTCUSDT"], "1m")
 
 
-@pytest.mark.parametrize("url", [f"ws://127.0.0.1:{unused_port()}", "ws://no.such.host.invalid", "nonsense"])
+@pytest.mark.parametrize(
+    "url",
+    [f"ws://127.0.0.1:{unused_port()}", "ws://no.such.host.invalid", "nonsense"],
+    ids=["nobody listens", "no such host", "nonsense"],
+)
 def test_an_address_without_a_server_is_one_clear_line(url):
     with pytest.raises(StreamClosed, match=f"cannot connect to {url}: ") as closed:
         a_stream(url, print).connect(["BTCUSDT"], "1m")
