@@ -1,4 +1,4 @@
-"""deploy/cloudformation.yaml, made in moto: all that moto knows by CloudFormation, the rest by the services themselves."""
+"""deploy/cloudformation.yaml, made in moto: what moto knows by CloudFormation, the rest by the services themselves."""
 
 import ast
 import base64
@@ -128,9 +128,7 @@ def create(url: str, name: str, **parameters: str) -> Stack:
     evaluator = Evaluator(template, given)
     assert evaluator.refusals() == []
     evaluator.know(**{"AWS::StackName": name, "AWS::Region": REGION, "AWS::AccountId": ACCOUNT})
-    apart = {
-        logical: resource for logical, resource in template["Resources"].items() if resource["Type"] in LEFT_OUT
-    }
+    apart = {logical: resource for logical, resource in template["Resources"].items() if resource["Type"] in LEFT_OUT}
     for logical in apart:
         del template["Resources"][logical]
     keys = apart["Keys"]

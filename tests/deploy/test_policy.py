@@ -37,7 +37,7 @@ def grants(statements: Iterable[Mapping[str, Any]]) -> set[Call]:
 
 @pytest.mark.slow
 def test_what_the_bot_calls_is_all_that_it_may_and_no_more(moto_url: str, tmp_path: Path) -> None:
-    with recording(moto_url) as (proxy, calls), ExchangeProcess(tmp_path / "exchange", 7, 250) as exchange:
+    with recording(moto_url) as (proxy, calls), ExchangeProcess(tmp_path / "exchange", 7, 500) as exchange:
         more = {
             "BOT_AWS__ENDPOINT_URL": proxy,
             "BOT_CLOUDWATCH__INTERVAL": "10",
@@ -50,6 +50,7 @@ def test_what_the_bot_calls_is_all_that_it_may_and_no_more(moto_url: str, tmp_pa
             "policy",
             Mode="testnet",
             BotId="policy",
+            Symbols="BTCUSDT",
             TablePrefix=PREFIX,
             MoreSettings=" ".join(f"{name}={value}" for name, value in more.items()),
         )
