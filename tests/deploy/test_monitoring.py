@@ -89,3 +89,11 @@ def test_the_agent_reads_json_lines_by_their_own_time():
     assert one["file_path"] == "/var/log/bulkhead/bulkhead.log"
     assert one["log_group_name"] == "/bulkhead/bot"
     assert (one["timestamp_format"], one["timezone"]) == ("%Y-%m-%dT%H:%M:%S.%f", "UTC")
+
+
+def test_the_document_lists_every_metric_as_it_is():
+    text = (DEPLOY.parent / "docs" / "monitoring.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \| (\w+) \| ([\w, ]*) \| (yes|) \| (.*) \|$", text, re.MULTILINE)
+    assert listed == [
+        (m.name, m.kind.value, ", ".join(m.labels), "yes" if m.is_basic else "", m.text) for m in METRICS.values()
+    ]

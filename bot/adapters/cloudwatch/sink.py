@@ -98,11 +98,10 @@ class CloudWatch:
             self._wrong("too many requests; they are given again")
         if status >= 500:
             self._wrong(f"CloudWatch failed with HTTP {status}; they are given again")
-        # Whoever mends credentials need not start the bot again: the next call finds them anew.
-        self._client = None
         if code == "RequestExpired" or "ignature expired" in str(told.get("Message", "")):
             self._wrong("the clock of this machine is off, so requests count as expired; synchronise it (chrony, ntpd)")
         if code in _CREDENTIALS:
+            self._client = None  # the next call looks for credentials anew
             self._wrong(f"CloudWatch does not accept these AWS credentials ({code}); {_NO_CREDENTIALS}")
         if status == 403 or code.startswith("AccessDenied"):
             self._wrong(
@@ -113,6 +112,7 @@ class CloudWatch:
     def _failed(self, error: Exception) -> NoReturn:
         match error:
             case exceptions.NoCredentialsError() | exceptions.PartialCredentialsError():
+                self._client = None  # a machine that has just been started may get its role a moment later
                 kind = "none" if isinstance(error, exceptions.NoCredentialsError) else "only a part"
                 self._wrong(f"AWS credentials are needed, {kind} found; {_NO_CREDENTIALS}")
             case exceptions.ProfileNotFound():
