@@ -68,7 +68,10 @@ class Measures:
         ]
 
     def equity(self) -> Decimal | None:
-        """Return cash and positions at the last closes; None before the portfolio has started.
+        """Return cash and positions at the last closes.
+
+        None before the portfolio has started, or the trader of a position that has not told its last close yet: without
+        it, each start would look like a loss.
 
         Both are the portfolio's: a trader books an order's fills a moment before it, and what looks like a gain in
         between would stay the highest equity for ever.
@@ -82,6 +85,8 @@ class Measures:
             close = self._idle.get(symbol) if trader is None else trader.value.close
             if close is not None:
                 total = add(total, multiply(quantity, close))
+            elif trader is not None and quantity:
+                return None
         return total
 
     def look(self) -> None:
@@ -91,11 +96,12 @@ class Measures:
             self.peak_profit = max(self.peak_profit, subtract(equity, self._memories.portfolio.value.start_cash))
 
     def _of_symbols(self, snapshot: Snapshot, now: int) -> Iterator[Sample]:
+        equity = float(self.equity() or 0)
         uptime_ms = max((actor.uptime_ms for actor in snapshot.actors), default=0)
         for view in snapshot.symbols:
             yield _sample("position", view.position.quantity, view.symbol)
-            if snapshot.equity > 0:
-                yield _sample("exposure_ratio", float(view.value) / float(snapshot.equity), view.symbol)
+            if equity > 0:
+                yield _sample("exposure_ratio", float(view.value) / equity, view.symbol)
             feed = self._memories.feeds.get(view.symbol)
             if feed is None:
                 continue

@@ -111,6 +111,15 @@ def test_nothing_is_said_of_money_before_the_portfolio_has_started():
     assert bench.measures.peak_profit == 100
 
 
+def test_a_start_with_a_position_is_no_loss_while_its_trader_is_still_on_its_way():
+    bench = Bench(peak="0")
+    bench.book("100", TradingDay(number=NOON // DAY_MS, start_equity=Decimal(1000)), BTCUSDT="9", ETHUSDT="0")
+    assert not {name for name, *_ in bench.read()} & {"equity", "drawdown_ratio", "daily_loss_ratio"}
+    bench.close("BTCUSDT", "100")
+    seen = bench.read()
+    assert (seen["equity",], seen["drawdown_ratio",], seen["daily_loss_ratio",]) == (1000, 0, 0)
+
+
 def test_the_loss_of_a_day_is_of_that_day_alone():
     bench, today = Bench(), NOON // DAY_MS
     bench.book("950", TradingDay(number=today, start_equity=Decimal(1000)), BTCUSDT="0")
