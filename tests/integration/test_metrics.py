@@ -16,11 +16,12 @@ from bot.domain.metrics import METRICS
 from tests.adapters.servers import unused_port
 from tests.aws.servers import REGION, aws_client, no_credentials_but
 from tests.integration.desk import desk
-from tests.integration.processes import Program, command, pause, wait_until
+from tests.integration.processes import ROOT, Program, command, pause, wait_until
 
 pytestmark = pytest.mark.slow
 
 SAMPLE = re.compile(r"^bulkhead_(\w+)\{(.*)\} (\S+)$", re.MULTILINE)
+DEPLOYED = ROOT / "deploy" / "prometheus"
 HANG_DEADLINE_MS = "60000"
 
 
@@ -133,11 +134,9 @@ def scrape_once(folder, port):
     """Have a real Prometheus scrape a bot, with the alert rules that are deployed."""
     own, place = unused_port(), folder / "prometheus"
     place.mkdir()
-    shutil.copy("deploy/prometheus/alerts.yml", place)
-    with open("deploy/prometheus/prometheus.yml", encoding="utf-8") as given:
-        (place / "prometheus.yml").write_text(
-            given.read().replace("bot:9464", f"127.0.0.1:{port}").replace("15s", "1s")
-        )
+    shutil.copy(DEPLOYED / "alerts.yml", place)
+    given = (DEPLOYED / "prometheus.yml").read_text()
+    (place / "prometheus.yml").write_text(given.replace("bot:9464", f"127.0.0.1:{port}").replace("15s", "1s"))
     server = subprocess.Popen(
         [
             debian("prometheus"),
