@@ -1,6 +1,6 @@
 """DynamoDB as the settings name it: opened, and examined line by line for `check`. boto3 is imported only here on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 READ_PATIENCE_MS = 15_000
 """How long a command repeats what is busy; nobody supervises it."""
+CHECK_PATIENCE_MS = 3_000
 
 
 def open_history(
@@ -24,24 +25,24 @@ def open_history(
     return DynamoHistory(settings.aws, settings.keep_open_klines_days, clock or SystemClock(), patience_ms)
 
 
-def subjects(settings: Settings, directory: DataDirectory, create: bool) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Give what there is to examine, each as a name and a question, which raises StoreError, ConfigError with the fix.
+Say = Callable[[str, Callable[[], str]], bool]
+"""Asks a question and prints its answer under a name, or the StoreError or ConfigError it raises; True: it was ok."""
 
-    With `create` the tables that are absent are made.
-    """
+
+def examine(settings: Settings, directory: DataDirectory, create: bool, say: Say) -> None:
+    """Examine credentials, region and tables, and say what a month costs; with `create` make tables that are absent."""
     from bot.app.dynamodb_cost import in_words, month_of
 
-    with open_history(settings) as history:
-        yield "aws credentials", lambda: f"from {history.credentials()}, {history.place}"
-        for name in history.tables.names:
-            yield f"table {name}", partial(history.tables.create if create else history.tables.examine, name)
-        yield "tables' book", lambda: _book(settings, directory, history)
-        count, days = len(settings.symbols), settings.keep_open_klines_days
-        for what, closed_only in (("", settings.store_closed_only), (", closed candles only", True)):
-            if what and settings.store_closed_only:
-                continue
-            month = month_of(count, settings.interval, closed_only, days)
-            yield f"a month of {count} symbols{what}", partial(in_words, month)
+    with open_history(settings, patience_ms=CHECK_PATIENCE_MS) as history:
+        if say("aws credentials", lambda: f"from {history.credentials()}, {history.place}"):
+            look = history.tables.create if create else history.tables.examine
+            told = [say(f"table {name}", partial(look, name)) for name in history.tables.names]
+            if all(told):
+                say("tables' book", lambda: _book(settings, directory, history))
+    count, interval, days = len(settings.symbols), settings.interval, settings.keep_open_klines_days
+    if not settings.store_closed_only:
+        say(f"a month of {count} symbols", lambda: in_words(month_of(count, interval, False, days)))
+    say(f"a month of {count} symbols, closed klines only", lambda: in_words(month_of(count, interval, True, days)))
 
 
 def _book(settings: Settings, directory: DataDirectory, history: "DynamoHistory") -> str:

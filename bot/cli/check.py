@@ -57,10 +57,9 @@ def check(arguments: argparse.Namespace) -> int:
     if settings.metrics.port:
         say("metrics", lambda: _metrics_line(settings))
     if settings.store == "dynamodb":
-        from bot.app.dynamodb import subjects
+        from bot.app.dynamodb import examine
 
-        for subject, question in subjects(settings, DataDirectory(settings.directory), arguments.create):
-            say(subject, question)
+        examine(settings, DataDirectory(settings.directory), arguments.create, say)
     if settings.mode is Mode.DEMO:
         say("exchange", lambda: "embedded, simulated; keys are made by it and the money is paper")
         return 0 if all_ok else 1

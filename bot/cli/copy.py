@@ -18,7 +18,9 @@ def copy(arguments: argparse.Namespace) -> int:
         with bar(f"{arguments.source} to {arguments.target}", None) as advance:
             report = copy_history(settings, arguments.source, arguments.target, symbols, advance)
     except StoreBusy as error:
-        again = typed("copy", "--from", arguments.source, "--to", arguments.target, data_dir=arguments.data_dir)
+        more = [("--symbols", arguments.symbols), ("--config", arguments.config)]
+        flags = [part for flag, value in more if value is not None for part in (flag, str(value))]
+        again = typed("copy", "--from", arguments.source, "--to", arguments.target, *flags, data_dir=arguments.data_dir)
         raise StoreBusy(f"{error}; the copy goes on where it was with: {again}") from None
     for symbol, count in report.klines.items():
         print(f"{symbol}: {count:,} klines")

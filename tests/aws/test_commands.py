@@ -50,7 +50,7 @@ def test_tables_are_verified_and_made_when_asked(capsys, settings, table_prefix)
     assert status == 0
     assert lines[2] == "ok    tables' book: nobody's yet, the first run makes them its own"
     assert "at most 1.55 items of " in lines[3]
-    assert "closed candles only" in lines[4]
+    assert "closed klines only" in lines[4]
 
 
 def test_tables_of_another_book_are_wrong(capsys, history):

@@ -89,6 +89,7 @@ class Connection:
         self._clock = clock
         self._patience_ms = patience_ms
         self._lock = threading.Lock()
+        self._session: Any = None
         self._client: Any = None
         self._closed = threading.Event()
         self.region = aws.region
@@ -146,8 +147,8 @@ class Connection:
     def credentials(self) -> str:
         """Return in words where the credentials come from. Raises StoreError without any."""
         try:
-            found = self._connected()._request_signer._credentials
-            found = found and found.get_frozen_credentials() and found
+            self._connected()
+            found = self._session.get_credentials()
         except StoreError:
             raise
         except Exception as error:
@@ -165,7 +166,8 @@ class Connection:
         with self._lock:
             if self._client is None:
                 # A session of its own: sessions are not thread-safe, clients are.
-                self._client = boto3.session.Session().client(
+                self._session = boto3.session.Session()
+                self._client = self._session.client(
                     "dynamodb",
                     region_name=self._aws.region or None,
                     endpoint_url=self._aws.endpoint_url or None,

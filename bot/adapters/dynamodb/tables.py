@@ -120,30 +120,37 @@ class Tables:
         book = self._book()
         return {key: book[key]["S"] for key in _IDENTITY} if "mode" in book else None
 
-    def symbols(self) -> list[str]:
+    def symbols(self, deadline_ms: int | None = None) -> list[str]:
         """Return the symbols that were ever written, sorted."""
-        return sorted(self._book().get("symbols", {}).get("SS", ()))
+        return sorted(self._book(deadline_ms).get("symbols", {}).get("SS", ()))
 
-    def add_symbols(self, symbols: set[str]) -> None:
+    def add_symbols(self, symbols: set[str], deadline_ms: int) -> None:
         """Remember symbols, once; to be called before anything of them is written."""
         self._update(
-            UpdateExpression="ADD #symbols :symbols", names=("symbols",), values={":symbols": {"SS": sorted(symbols)}}
+            UpdateExpression="ADD #symbols :symbols",
+            names=("symbols",),
+            values={":symbols": {"SS": sorted(symbols)}},
+            deadline_ms=deadline_ms,
         )
 
-    def _book(self) -> dict[str, Any]:
-        answer = self._ask("get_item", self.trades, TableName=self.trades, Key=BOOK_KEY, ConsistentRead=True)
+    def _book(self, deadline_ms: int | None = None) -> dict[str, Any]:
+        wanted = {"TableName": self.trades, "Key": BOOK_KEY, "ConsistentRead": True}
+        answer = self._ask("get_item", self.trades, deadline_ms, **wanted)
         return dict(answer.get("Item", {}))
 
     def _write_identity(self, identity: dict[str, str], condition: str | None) -> None:
         sets = ", ".join(f"#{key} = :{key}" for key in identity)
-        more = {"ConditionExpression": condition} if condition else {}
+        more: dict[str, Any] = {"ConditionExpression": condition} if condition else {}
         values = {f":{key}": {"S": value} for key, value in identity.items()}
         self._update(UpdateExpression=f"SET {sets}", names=_IDENTITY, values=values, **more)
 
-    def _update(self, names: tuple[str, ...], values: dict[str, Any], **parameters: Any) -> None:
+    def _update(
+        self, names: tuple[str, ...], values: dict[str, Any], deadline_ms: int | None = None, **parameters: Any
+    ) -> None:
         self._ask(
             "update_item",
             self.trades,
+            deadline_ms,
             TableName=self.trades,
             Key=BOOK_KEY,
             ExpressionAttributeNames={f"#{name}": name for name in names},
@@ -188,8 +195,9 @@ class Tables:
             **billing,
         }
 
-    def _ask(self, operation: str, table: str, **parameters: Any) -> dict[str, Any]:
+    def _ask(self, operation: str, table: str, deadline_ms: int | None = None, **parameters: Any) -> dict[str, Any]:
+        deadline_ms = self._connection.deadline() if deadline_ms is None else deadline_ms
         answer: dict[str, Any] = self._connection.insist(
-            lambda: self._connection.ask(operation, table, **parameters), self._connection.deadline()
+            lambda: self._connection.ask(operation, table, **parameters), deadline_ms
         )
         return answer

@@ -48,7 +48,7 @@ class Writer:
         with self._lock:
             deadline_ms = self._connection.deadline()
             refused: dict[Kline | Trade, str] = {}
-            self._register({trade.symbol for trade in trades} | {kline.symbol for kline in klines})
+            self._register({trade.symbol for trade in trades} | {kline.symbol for kline in klines}, deadline_ms)
             for trade in trades:
                 item = None if trade in self._taken else _fitting(trade, refused, partial(trade_item, trade))
                 if item is not None:
@@ -64,12 +64,12 @@ class Writer:
                 more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
                 raise ItemsRefused(f"DynamoDB cannot keep {why}{more}: it stays in the data directory", [*refused])
 
-    def _register(self, symbols: set[str]) -> None:
+    def _register(self, symbols: set[str], deadline_ms: int) -> None:
         if self._symbols is None and symbols:
-            self._symbols = set(self._tables.symbols())
+            self._symbols = set(self._tables.symbols(deadline_ms))
         new = symbols - (self._symbols or set())
         if new:
-            self._tables.add_symbols(new)
+            self._tables.add_symbols(new, deadline_ms)
             self._symbols = (self._symbols or set()) | new
 
     def _put_trade(self, trade: Trade, item: Item, deadline_ms: int) -> None:
