@@ -1,16 +1,18 @@
 """What the writer makes of a DynamoDB that fails: each kline and trade is there once, and every failure is one line."""
 
+import random
 from decimal import Decimal
 
 import pytest
 
+from bot.adapters.sqlite import SqliteStore
 from bot.domain.kline import kline_key
 from bot.ports import ItemsRefused, StoreBusy, StoreError
 from tests.aws.fault_proxy import cut_after, cut_before, expired, fault_proxy, refused, silence, throttled, unprocessed
 from tests.aws.servers import aws_client
 from tests.aws.tables import made, open_history
 from tests.contract.test_store import a_trade
-from tests.support.builders import a_kline, klines_of
+from tests.support.builders import NOON, a_kline, klines_of
 
 pytestmark = pytest.mark.usefixtures("aws_credentials")
 SHORT_MS = 300
@@ -67,6 +69,26 @@ def test_half_of_the_calls_fail_and_all_is_stored_once(history, proxy, dynalite,
     assert proxy.faults >= 1
     assert stored(history, dynalite) == (KEYS, [f"bh-{n}" for n in range(4)])
     assert list(history.klines()) == KLINES
+
+
+def test_whatever_fails_and_is_given_again_it_is_what_sqlite_has(history, proxy, tmp_path):
+    """Writes that overlap, in any order, each with another failure: by effect each is done once."""
+    chance = random.Random(8)
+    faults = [throttled(), refused("InternalServerError", 500), cut_before(), cut_after(), unprocessed(3)]
+    updates = [a_kline(n + 1, event_time=NOON + n * 2_000, is_closed=False) for n in range(30)]
+    trades = [a_trade(f"bh-{n % 3}", quantity=Decimal(n)) for n in range(1, 13)]
+    with SqliteStore(tmp_path / "history.db") as near:
+        for _ in range(12):
+            klines, some = chance.sample(KLINES + updates, 40), chance.choices(trades, k=3)
+            fault = chance.choice(faults)
+            proxy.fail(fault, "BatchWriteItem", times=1)
+            if fault is not faults[-1]:
+                proxy.fail(fault, "PutItem", every=2)
+            history.write(klines, some)
+            proxy.heal()
+            near.write(klines, some)
+        assert list(history.klines()) == list(near.klines())
+        assert list(history.trades()) == list(near.trades())
 
 
 def test_silence_ends_by_time_out_and_passes(history, proxy, dynalite):

@@ -92,10 +92,10 @@ class Reader:
         found: list[str] = []
         behind = " "
         while True:
-            answer = self._ask("query", self._tables.klines, **_kline_keys(symbol, behind, _BEHIND_ALL), Limit=1)
-            if not answer["Items"]:
+            first = next(self._pages(self._tables.klines, **_kline_keys(symbol, behind, _BEHIND_ALL), Limit=1))
+            if not first:
                 return found
-            found.append(answer["Items"][0]["kline_key"]["S"].partition("#")[0])
+            found.append(first[0]["kline_key"]["S"].partition("#")[0])
             behind = found[-1] + _BEHIND_HASH
 
     def _of_interval(
