@@ -11,7 +11,7 @@ from bot.supervision import Clock, SystemClock
 if TYPE_CHECKING:
     from bot.adapters.dynamodb import DynamoHistory
 
-READ_PATIENCE_MS = 15_000
+READ_PATIENCE_MS = 5_000
 """How long a command repeats what is busy; nobody supervises it."""
 CHECK_PATIENCE_MS = 3_000
 

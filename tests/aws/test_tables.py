@@ -37,7 +37,9 @@ def test_both_are_made_with_the_contracts_keys_and_a_ttl(moto_url, table_prefix)
 
 def test_units_are_provisioned_where_that_is_asked_for(dynalite, table_prefix):
     history = open_history(dynalite.url, table_prefix, billing="provisioned", write_units=7, read_units=3)
-    assert "7 write and 3 read units a second" in history.tables.create(history.tables.klines)
+    line = history.tables.create(history.tables.klines)
+    assert "7 write and 3 read units a second" in line
+    assert "this server has no TTL" in line, "dynalite only says that it is off"
 
 
 def test_items_have_the_contracts_attributes(dynalite, table_prefix):

@@ -156,6 +156,15 @@ def test_klines_come_back_to_the_last_digit(store, data):
     assert store.last_klines(symbol, 1) == [kline]
 
 
+@pytest.mark.parametrize("digits", [37, 38, 39, 60])
+def test_numbers_of_any_length(store, digits):
+    """DynamoDB's have 38 digits, and a quotient that ends may have more."""
+    for value in (Decimal("1." + "7" * (digits - 1)), Decimal("7" * digits), Decimal("1E-" + str(digits))):
+        store.write([a_kline(value)], [a_trade("bh-1", price=value)])
+        assert list(store.klines()) == [a_kline(value)]
+    assert [trade.price for trade in store.trades()] == [Decimal("1." + "7" * (digits - 1))]
+
+
 @EXAMPLES
 @given(data=st.data())
 def test_trades_come_back_to_the_last_digit(store, data):
