@@ -5,6 +5,7 @@ import time
 import pytest
 from rich.console import Console
 
+from bot.actors import addresses
 from bot.adapters.sqlite import SqliteStore
 from bot.app.data_directory import DataDirectory
 from bot.app.snapshot import stored_snapshot
@@ -24,13 +25,14 @@ def new_bot(tmp_path, table_prefix):
     """Makes bots of mode demo on one data directory."""
     bots = []
 
-    def make(url, **flags):
-        flags = {"mode": "demo", "symbols": "BTCUSDT", "data_dir": tmp_path / "bot", **flags}
+    def make(url):
+        flags = {"mode": "demo", "symbols": "BTCUSDT", "data_dir": tmp_path / "bot"}
         environment = {
             "BOT_STORE": "dynamodb",
             "BOT_AWS__REGION": REGION,
             "BOT_AWS__ENDPOINT_URL": url,
             "BOT_AWS__TABLE_PREFIX": table_prefix,
+            "BOT_HANDLER_DEADLINE_MS": "3000",
         }
         bots.append(BotSystem(load_settings(flags, environment=environment)))
         bots[-1].start()
@@ -45,6 +47,10 @@ def new_bot(tmp_path, table_prefix):
 def tables(dynalite, table_prefix):
     with open_history(dynalite.url, table_prefix, ClockAt(time.time_ns() // 1_000_000)) as history:
         yield history
+
+
+def archive_of(bot):
+    return next(actor for actor in bot.snapshot().actors if actor.name == "archive")
 
 
 def told(bot):
@@ -96,7 +102,10 @@ def test_without_dynamodb_a_bot_trades_tells_what_waits_and_the_next_one_brings_
     assert f"there is no table {tables.tables.klines} at {dynalite.url}: make it with check --create" in line
     made(tables)
     assert said() == [line], "once"
+    # One that hangs has a successor, which asks at once.
+    again._system.kill(addresses.ARCHIVE, "hang")
     await_true(lambda: told(again)["link"] == "up" and told(again)["depth"] < 5, 30, "it goes on by itself")
+    assert archive_of(again).epoch == 2
     assert min(ages(again, tables)) < 1
     again.stop()
     assert told(again) is None
