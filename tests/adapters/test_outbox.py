@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.actors.persistence import settle
+from bot.actors.persistence import confirm, settle
 from bot.adapters.sqlite import SqliteOutbox, outbox_state
 from bot.domain.kline import Kline
 from bot.domain.order import Trade, trade_of
@@ -142,6 +142,17 @@ def test_what_a_dead_process_gave_to_one_outbox_only_comes_into_the_other_and_th
         first.add(1, [a_kline()], NOON)
         first.confirm()
         assert entries(first)[-1] == a_kline(), "the log of this process begins anew"
+
+
+def test_the_first_outbox_is_confirmed_last_so_it_has_all_that_may_have_to_be_made_whole(tmp_path):
+    a, b = open_klines(2)
+    with SqliteOutbox(tmp_path / "1.db", PLENTY) as first, SqliteOutbox(tmp_path / "2.db", PLENTY) as second:
+        for outbox in (first, second):
+            outbox.add(2, [a, b], NOON)
+        second.close()
+        with pytest.raises(StoreError):
+            confirm([first, second])
+        assert first.unconfirmed() == [a, b]
 
 
 def test_a_full_outbox_lets_the_oldest_open_klines_go_and_nothing_else(path):
