@@ -39,10 +39,20 @@ def examine(settings: Settings, directory: DataDirectory, create: bool, say: Say
             told = [say(f"table {name}", partial(look, name)) for name in history.tables.names]
             if all(told):
                 say("tables' book", lambda: _book(settings, directory, history))
-    count, interval, days = len(settings.symbols), settings.interval, settings.keep_open_klines_days
+    count = len(settings.symbols)
+    month = month_of(count, settings.interval, settings.store_closed_only, settings.keep_open_klines_days)
+    if settings.aws.billing == "provisioned":
+        say("aws.write_units", lambda: _units(settings.aws.write_units, month.provisioned_units))
+    say(f"a month of {count} symbols", lambda: in_words(month))
     if not settings.store_closed_only:
-        say(f"a month of {count} symbols", lambda: in_words(month_of(count, interval, False, days)))
-    say(f"a month of {count} symbols, closed klines only", lambda: in_words(month_of(count, interval, True, days)))
+        closed = month_of(count, settings.interval, True, settings.keep_open_klines_days)
+        say(f"a month of {count} symbols, closed klines only", lambda: in_words(closed))
+
+
+def _units(given: int, needed: int) -> str:
+    if given < needed:
+        raise ConfigError(f"{given} are too few: {needed} are needed; raise it, or take aws.billing on_demand")
+    return f"{given}, {needed} are needed"
 
 
 def _book(settings: Settings, directory: DataDirectory, history: "DynamoHistory") -> str:

@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,7 @@ def no_credentials_but(access_key: str, secret_key: str, directory: Path) -> dic
     }
 
 
+@cache
 def aws_client(service: str, url: str) -> Any:
     """A plain boto3 client, by which a test looks at what the bot did."""
     import boto3  # only now: these fixtures are known to tests that need none

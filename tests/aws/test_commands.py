@@ -70,6 +70,16 @@ def test_credentials_and_region_have_a_line(capsys, settings, monkeypatch):
     assert "wrong aws credentials: no AWS region is known: set aws.region" in capsys.readouterr().out
 
 
+def test_too_few_provisioned_units_are_told(capsys, settings, monkeypatch):
+    monkeypatch.setenv("BOT_AWS__BILLING", "provisioned")
+    monkeypatch.setenv("BOT_AWS__WRITE_UNITS", "1")
+    main(["check"])
+    assert "wrong aws.write_units: 1 are too few: 2 are needed" in capsys.readouterr().out
+    monkeypatch.setenv("BOT_AWS__WRITE_UNITS", "2")
+    main(["check"])
+    assert "ok    aws.write_units: 2, 2 are needed" in capsys.readouterr().out
+
+
 def test_there_is_nothing_to_make_for_sqlite(capsys, settings, monkeypatch):
     monkeypatch.setenv("BOT_STORE", "sqlite")
     assert main(["check", "--create"]) == 2
