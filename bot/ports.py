@@ -279,6 +279,12 @@ class OrderJournal(Protocol):
     def unresolved(self, symbol: str | None = None) -> Sequence[JournalEntry]:
         """Return the orders whose fate is unknown, oldest first."""
 
+    def changes(self, after: int) -> tuple[int, Sequence[JournalEntry]]:
+        """Return the orders that ended, or got fills, since a mark, and the new mark; all that ended where it is 0.
+
+        Marks are this object's own. An order may be among them once more than it changed.
+        """
+
     def settled(self, symbol: str | None = None) -> Iterable[JournalEntry]:
         """Return all orders that ended, in the order in which they were recorded."""
 

@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 
 from bot.domain.account import AccountOrder, AccountTrade
-from bot.domain.adjustment import Adjustment, in_order
+from bot.domain.adjustment import Adjustment
+from bot.domain.book import Book
 from bot.domain.filters import SymbolRules
 from bot.domain.findings import Accepted, LateFill, Look
 from bot.domain.money import ZERO, add, plain, subtract
 from bot.domain.order import Fill, OrderReport, OrderStatus
-from bot.domain.position import Position, quote_change
-from bot.domain.reconcile import AccountView, BookView, reconcile, third_asset_commissions
+from bot.domain.reconcile import AccountView, BookView, reconcile
 from bot.messages import Compared
 from bot.ports import Account, OrderJournal
 
@@ -136,12 +136,12 @@ class Reconciler:
         self._symbols = frozenset(symbols)
         self._quote_asset = next(iter(self._rules.values())).quote_asset
         self._order_prefix = order_prefix
-        self._start_cash = start_cash
+        self._book = Book(start_cash, self._rules)
+        self._mark = 0
         self._may_reset = may_reset
         self._now_ms = now_ms
         self._began_ms = now_ms()
-        self._booked_ids: dict[str, int] = {}  # the newest execution in the journal, by symbol
-        self._agreed: dict[str, int] = {}  # the same, of symbols that hold what they should
+        self._agreed: dict[str, int] = {}  # the book's newest execution by symbol, of those that hold what they should
         self._lock = threading.Lock()
 
     def compare(self) -> Comparison:
@@ -203,61 +203,50 @@ class Reconciler:
 
         Where that does not help, since orders end all the time, nothing is said of those symbols this time.
         """
-        book = self._read_book()
+        book, _ = self._read_book()
         for _ in range(LOOKS):
             before, account = book, self._read_account(book)
-            book = self._read_book()
-            if book == before:
+            book, moved = self._read_book()
+            if not moved and book.doubts == before.doubts:
                 break
         else:
-            moved = {symbol for symbol, _ in before.orders.keys() ^ book.orders.keys()}
             before = msgspec.structs.replace(
                 before,
                 unresolved=before.unresolved | book.unresolved | moved,
-                client_order_ids=book.client_order_ids,
-                order_ids=book.order_ids,
+                doubts=before.doubts | book.doubts,
             )
         return before, account, reconcile(before, account)
 
-    def _read_book(self) -> BookView:
-        # Asked before the settled ones: an order that is settled meanwhile is then in both, not in neither.
+    def _read_book(self) -> tuple[BookView, set[str]]:
+        """Return the book as it is now, and the symbols of which it has changed since it was read before."""
+        # Asked before the ended ones: an order that ends meanwhile is then in both, not in neither.
         unresolved = self._journal.unresolved()
-        settled = list(self._journal.settled())
-        fills = [fill for entry in settled for fill in entry.fills]
-        cash = self._start_cash
-        positions = dict.fromkeys(self._rules, Position())
-        for change in in_order(fills, self._journal.adjustments()):
-            if isinstance(change, Fill):
-                rules = self._rules[change.symbol]
-                positions[change.symbol] = positions[change.symbol].after(change, rules)
-                cash = add(cash, quote_change(change, rules.quote_asset))
-            else:
-                if change.symbol:
-                    positions[change.symbol] = positions[change.symbol].adjusted(change)
-                cash = add(cash, change.quote)
-        self._booked_ids = {}
-        for fill in fills:
-            self._booked_ids[fill.symbol] = max(fill.trade_id, self._booked_ids.get(fill.symbol, 0))
+        self._mark, ended = self._journal.changes(self._mark)
+        folded, moved = self._book, set()
+        for entry in ended:
+            if not entry.is_no_order and folded.take(entry.intent, entry.order_id, entry.fills):
+                moved.add(entry.intent.symbol)
+        moved |= {adjustment.symbol for adjustment in self._journal.adjustments() if folded.adjust(adjustment)}
         noted = self._journal.get_note(RECONCILED_NOTE)
         kept = None if noted is None else _kept.decode(noted)
         if kept is not None:
             self._began_ms = kept.began_ms
-        may_be_orders = [entry.intent for entry in (*unresolved, *settled) if not entry.is_no_order]
-        return BookView(
-            positions={symbol: position.quantity for symbol, position in positions.items()},
-            cash=cash,
+        view = BookView(
+            positions={symbol: position.quantity for symbol, position in folded.positions.items()},
+            cash=folded.cash,
             quote_asset=self._quote_asset,
             rules=self._rules,
             order_prefix=self._order_prefix,
             accepted=None if kept is None else kept.accepted,
             unresolved=frozenset(entry.intent.symbol for entry in unresolved),
-            orders={(fill.symbol, fill.order_id): fill.client_order_id for fill in fills},
-            client_order_ids=frozenset(intent.client_order_id for intent in may_be_orders),
-            order_ids={entry.intent.client_order_id: entry.order_id for entry in settled if entry.order_id},
-            fills=frozenset((fill.client_order_id, fill.trade_id) for fill in fills),
-            commissions=third_asset_commissions(fills, self._rules),
+            doubts=frozenset(entry.intent.client_order_id for entry in unresolved),
+            orders=folded.orders,
+            order_ids=folded.order_ids,
+            fills=folded.fills,
+            commissions=dict(folded.commissions),
             may_reset=self._may_reset,
         )
+        return view, moved
 
     def _read_account(self, book: BookView) -> AccountView:
         """Ask what the account holds and, where that is not what it should be, by which orders and executions.
@@ -278,7 +267,8 @@ class Reconciler:
             if symbol in book.unresolved or book.accepted is None:
                 continue
             if not may_be_reset and rules.base_asset not in off:
-                newest[symbol] = self._agreed[symbol] = max(seen.get(symbol, 0), self._booked_ids.get(symbol, 0))
+                booked = self._book.newest_trade_ids.get(symbol, 0)
+                newest[symbol] = self._agreed[symbol] = max(seen.get(symbol, 0), booked)
                 continue
             rows = self._trades(symbol, seen.get(symbol))
             newest[symbol] = max((row.trade_id for row in rows), default=0)

@@ -19,11 +19,13 @@ look does not have, so an `Unexplained` counts once two looks in a row have it.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from decimal import Decimal
 
 import msgspec
 
 from bot.domain.account import AccountOrder, AccountTrade
+from bot.domain.book import third_asset_commissions
 from bot.domain.filters import SymbolRules
 from bot.domain.findings import (
     Accepted,
@@ -49,11 +51,9 @@ DISCOUNT_ASSET = "BNB"
 class BookView(msgspec.Struct, frozen=True):
     """The bot's book. All symbols share `quote_asset`; `rules` has every symbol that the book ever held.
 
-    `unresolved`: symbols with an order of unknown fate. `orders`: the client order id by (symbol, the exchange's order
-    id); `client_order_ids`: all that the journal knows, but those that certainly became no order, and `order_ids` the
-    exchange's ids of those that it was told; `fills`: what is booked, as (client order id, trade id).
-    `commissions`: `third_asset_commissions` of all booked fills. `accepted` is None before the first look. `may_reset`:
-    this is a testnet.
+    `unresolved`: symbols with an order of unknown fate, `doubts` their client order ids. `orders`, `order_ids`, `fills`
+    and `commissions` are those of `domain.book.Book`, which goes on to change: they are looked up, never gone through.
+    `accepted` is None before the first look. `may_reset`: this is a testnet.
     """
 
     positions: Mapping[str, Decimal]
@@ -63,10 +63,10 @@ class BookView(msgspec.Struct, frozen=True):
     order_prefix: str
     accepted: Accepted | None = None
     unresolved: frozenset[str] = frozenset()
+    doubts: frozenset[str] = frozenset()
     orders: Mapping[tuple[str, int], str] = {}
-    client_order_ids: frozenset[str] = frozenset()
     order_ids: Mapping[str, int] = {}
-    fills: frozenset[tuple[str, int]] = frozenset()
+    fills: AbstractSet[tuple[str, int]] = frozenset()
     commissions: Mapping[str, Decimal] = {}
     may_reset: bool = False
 
@@ -89,16 +89,6 @@ class AccountView(msgspec.Struct, frozen=True):
     def total(self, asset: str) -> Decimal:
         """Return what the account holds of an asset, free and locked."""
         return add(*self.balances.get(asset, (ZERO, ZERO)))
-
-
-def third_asset_commissions(fills: Iterable[Fill], rules: Mapping[str, SymbolRules]) -> dict[str, Decimal]:
-    """Return what the fills paid as commission in assets that are neither base nor quote of their symbol."""
-    paid: dict[str, Decimal] = defaultdict(lambda: ZERO)
-    for fill in fills:
-        symbol = rules[fill.symbol]
-        if fill.commission_asset not in (symbol.base_asset, symbol.quote_asset):
-            paid[fill.commission_asset] = add(paid[fill.commission_asset], fill.commission)
-    return dict(paid)
 
 
 def reconcile(book: BookView, account: AccountView) -> Look:
@@ -178,8 +168,10 @@ class _Comparison:
 
     def _is_ours(self, client_order_id: str, order_id: int) -> bool:
         """Return whether the journal knows an order; its id alone does not say so: once it has ended the id is free."""
-        known = self._book.order_ids.get(client_order_id, order_id)
-        return client_order_id in self._book.client_order_ids and known == order_id
+        if client_order_id in self._book.doubts:
+            return True
+        known = self._book.order_ids.get(client_order_id)
+        return known is not None and known in (0, order_id)
 
     def _find_unknown_orders(self) -> None:
         book, account = self._book, self._account

@@ -216,6 +216,28 @@ def test_trade_ids_are_counted_by_each_symbol(journal):
     assert [order.fills for order in journal.settled()] == [(fills[0],), (fills[1],)]
 
 
+def test_what_changed_since_a_mark_is_given_once(open_journal):
+    journal = open_journal()
+    for number in range(4):
+        journal.record(an_intent(client_order_id=f"bh-{number}"))
+    fill = a_fill(client_order_id="bh-0")
+    journal.settle(a_report("bh-0", fill))
+    mark, ended = journal.changes(0)
+    assert (ids(ended), ended[0].fills) == (["bh-0"], (fill,))
+    assert journal.changes(mark) == (mark, [])
+    journal.settle(a_report("bh-2"))
+    late = a_fill(client_order_id="bh-0", trade_id=2)
+    journal.amend("bh-0", [late])
+    mark, changed = journal.changes(mark)
+    assert {entry.intent.client_order_id: entry.fills for entry in changed} == {"bh-2": (), "bh-0": (fill, late)}
+    assert journal.changes(mark)[1] == []
+    journal.settle(a_report("bh-1"))
+    again = open_journal()
+    mark, ended = again.changes(0)
+    assert ids(ended) == ["bh-0", "bh-1", "bh-2"]
+    assert again.changes(mark)[1] == []
+
+
 def test_orders_come_in_the_order_in_which_they_were_recorded(journal):
     names = ["bh-5", "bh-1", "bh-9", "bh-3", "bh-7", "bh-2"]
     for n, name in enumerate(names):

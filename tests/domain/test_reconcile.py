@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bot.domain.account import AccountOrder, AccountTrade
+from bot.domain.book import third_asset_commissions
 from bot.domain.findings import (
     Accepted,
     CommissionTaken,
@@ -22,7 +23,7 @@ from bot.domain.findings import (
 from bot.domain.findings import TestnetReset as Reset
 from bot.domain.ledger import Ledger
 from bot.domain.order import OrderStatus, Side
-from bot.domain.reconcile import AccountView, BookView, reconcile, third_asset_commissions
+from bot.domain.reconcile import AccountView, BookView, reconcile
 from tests.support.builders import NOON, a_fill, rules_of
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
@@ -47,7 +48,7 @@ def a_book(positions=None, cash="1000", accepted=None, fills=(), **changes):
         order_prefix=PREFIX,
         accepted=accepted,
         orders={(fill.symbol, fill.order_id): fill.client_order_id for fill in fills},
-        client_order_ids=frozenset(names),
+        order_ids=dict.fromkeys(names, 0) | changes.pop("order_ids", {}),
         fills=frozenset((fill.client_order_id, fill.trade_id) for fill in fills),
         commissions=third_asset_commissions(fills, RULES),
         **changes,
@@ -481,7 +482,7 @@ class AccountLife(RuleBasedStateMachine):
             accepted=self.accepted,
             unresolved=frozenset(self.doubted),
             orders=self.order_ids,
-            client_order_ids=frozenset(self.known),
+            order_ids=dict.fromkeys(self.known, 0),
             fills=frozenset((fill.client_order_id, fill.trade_id) for fill in self.booked),
             commissions=third_asset_commissions(self.booked, RULES),
         )

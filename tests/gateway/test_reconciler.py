@@ -296,3 +296,21 @@ def test_a_twins_order_under_the_id_of_one_that_never_was_is_not_the_bots(bench,
     assert bench.journal.entry(intent.client_order_id).fills == ()
     bench.reconciler.accept(("BTCUSDT",))
     assert "BTCUSDT" not in bench.reconciler.compare().stops
+
+
+def test_after_the_first_look_the_journal_is_read_only_for_what_is_new(bench, monkeypatch):
+    """A look must not take longer from year to year: it runs beside orders that are on their way."""
+    for _ in range(20):
+        bench.trade("BUY", "0.001")
+    bench.reconciler.compare()
+    read = []
+    entry = bench.journal.entry
+    monkeypatch.setattr(bench.journal, "entry", lambda name: read.append(name) or entry(name))
+    monkeypatch.setattr(bench.journal, "settled", lambda *_: pytest.fail("the whole journal was read"))
+    assert lines(bench.reconciler.compare()) == []
+    assert read == []
+    new = bench.trade("SELL", "0.001").intent.client_order_id
+    assert lines(bench.reconciler.compare()) == []
+    assert set(read) == {new}
+    bench.by_hand("SELL", "0.018")
+    assert "BTCUSDT" in bench.reconciler.compare().stops, "what is missing is found as before"

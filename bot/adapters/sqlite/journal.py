@@ -155,12 +155,14 @@ class SqliteJournal(DatabaseOwner):
     def __init__(self, path: Path) -> None:
         """Open for writing; the file is created and migrated if need be. Raises StoreError."""
         self._database = Database(path, MIGRATIONS, wal_pages=WAL_PAGES)
+        self._changed: list[str] = []  # what ended or got fills since; grown by who writes, inside of the transaction
 
     @classmethod
     def read_only(cls, path: Path) -> Self:
         """Open for reading beside a running bot or without one; nothing is created or changed. Raises StoreError."""
         journal = cls.__new__(cls)
         journal._database = Database(path, MIGRATIONS, read_only=True)
+        journal._changed = []
         return journal
 
     def fold(self) -> bool:
@@ -218,6 +220,7 @@ class SqliteJournal(DatabaseOwner):
                 return
             for position, fill in enumerate(report.fills):
                 _insert_fill(connection, fill, position)
+            self._changed.append(report.client_order_id)
 
     def amend(self, client_order_id: str, fills: Sequence[Fill]) -> tuple[Fill, ...]:
         """Add fills that were found after the order was settled; return those that were not journaled before.
@@ -242,6 +245,7 @@ class SqliteJournal(DatabaseOwner):
             found = list({fill.trade_id: fill for fill in fills if fill.trade_id not in known}.values())
             for position, fill in enumerate(found, start=1 + max(known.values(), default=-1)):
                 _insert_fill(connection, fill, position)
+            self._changed.append(client_order_id)
         return tuple(found)
 
     def adjust(self, adjustment: Adjustment) -> bool:
@@ -301,6 +305,18 @@ class SqliteJournal(DatabaseOwner):
             return [*self._orders("status = 'RECORDED'")]
         # The + keeps SQLite on the index of the few unresolved, off that of all orders of the symbol.
         return [*self._orders("status = 'RECORDED' AND +symbol = ?", symbol)]
+
+    def changes(self, after: int) -> tuple[int, list[JournalEntry]]:
+        """Return the orders that ended, or got fills, since a mark, and the new mark; all that ended where it is 0.
+
+        Marks are this object's own. An order may be among them once more than it changed.
+        """
+        with self._database.glancing():  # whoever writes is not in the middle of it
+            mark = 1 + len(self._changed)
+        if not after:
+            return mark, [*self.settled()]
+        entries = (self.entry(name) for name in dict.fromkeys(self._changed[after - 1 : mark - 1]))
+        return mark, [entry for entry in entries if entry is not None and entry.status.is_final]
 
     def settled(self, symbol: str | None = None) -> list[JournaledOrder]:
         """Return all orders that ended, in the order in which they were recorded: the state of one moment."""
