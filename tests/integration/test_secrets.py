@@ -16,7 +16,7 @@ from bot.config import load_settings
 from bot.ports import ExchangeError
 from bot.supervision import SystemClock
 from tests.adapters.servers import CUT, http_server, reply, unused_port
-from tests.integration.processes import ExchangeProcess, Program, TerminalProgram, command, pause, wait_until
+from tests.integration.processes import ExchangeProcess, Program, TerminalProgram, command, wait_until
 from tests.support.builders import an_intent
 
 ORDER, ACCOUNT, KLINES = "/api/v3/order", "/api/v3/account", "/api/v3/klines"
@@ -29,7 +29,7 @@ LOUD = """
 import http.client, logging, bot.cli.logs
 http.client.HTTPConnection.debuglevel = 1
 quiet = bot.cli.logs._configure
-bot.cli.logs._configure = lambda handler, level: quiet(handler, logging.DEBUG)
+bot.cli.logs._configure = lambda handler, level, *more: quiet(handler, logging.DEBUG, *more)
 from bot.main import run
 run()
 """
@@ -184,7 +184,7 @@ def test_a_bot_that_meets_every_error_shows_no_secret(tmp_path, exchange, secret
             ("check", "--mode", "testnet"),
         ):
             tell(*arguments)
-        pause(0.5)
+        wait_until(lambda: "halted: by" in "".join(bot.lines), 10, "an order that the halt held back")
         tell("resume")
         bot.send(signal.SIGTERM)
         assert bot.ends(10) == 0
@@ -226,7 +226,9 @@ def test_a_terminal_and_its_log_file_show_no_secret(tmp_path, exchange, secrets)
         exchange.fault("order_executed_no_reply")
         exchange.fault("ws_frame", text=secrets[0])
         bot.send(signal.SIGUSR1)
-        pause(4)
+        log = data / "bulkhead.log"
+        for met in ("frame refused", "HTTP 500", "HTTP 401"):
+            wait_until(lambda met=met: met in log.read_text("utf-8"), 10, met)
         bot.type(b"\x03")
         assert bot.ends(10) == 0
     assert_clean("the terminal", "".join(bot.lines), secrets)

@@ -21,7 +21,7 @@ from .. import (
 )
 from ..testing import ManualClock
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 A, B, C = Address("a"), Address("b"), Address("c", "x")
 
 

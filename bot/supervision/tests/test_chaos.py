@@ -49,13 +49,14 @@ def test_each_kind_fails_the_next_message_and_it_is_handled_by_the_next(
 
 @pytest.mark.parametrize("how", KINDS)
 def test_kills_count_towards_nothing(scene: Scene, how: str) -> None:
-    backoff = Backoff(min_ms=100, max_ms=60_000, factor=10, jitter=0)
+    # A wait that grew would be a hundred seconds at least: the clock runs on while a loaded machine is slow to restart.
+    backoff = Backoff(min_ms=100, max_ms=10_000_000, factor=1_000, jitter=0)
     scene.start(spec(scene.script, handler_deadline_ms=500, max_restarts=1, poison_attempts=1, backoff=backoff))
     for n in range(1, 6):
         scene.system.kill(A, how)
         scene.tell(n)
         restarted = scene.recorder.wait_advancing(scene.clock, ActorRestarted, count=n)
-        assert restarted.downtime_ms < 1_000, "nor does the wait grow"
+        assert restarted.downtime_ms < 100_000, "nor does the wait grow"
         scene.settle()
     assert scene.handled() == [1, 2, 3, 4, 5]
     assert scene.recorder.of(ActorQuarantined) == []

@@ -93,7 +93,7 @@ def test_the_actor_shows_that_it_recovers(scene: Scene) -> None:
 def test_it_tells_of_the_last_error_and_of_restarts(scene: Scene) -> None:
     scene.script.on_message[1] = once(fail(ValueError("x")))
     scene.start(spec(scene.script, backoff=Backoff(min_ms=1_000, jitter=0)))
-    scene.clock.advance(5_000)
+    scene.clock.advance(10_000_000)
     scene.tell(1)
     scene.recorder.wait(ActorFailed)
     status = scene.status()
@@ -106,7 +106,7 @@ def test_it_tells_of_the_last_error_and_of_restarts(scene: Scene) -> None:
     scene.settle()
     status = scene.status()
     assert (status.state, status.epoch, status.restarts) == ("running", 2, 1)
-    assert status.uptime_ms < 5_000
+    assert status.uptime_ms < 10_000_000
     assert status.last_error == "ValueError: x"
     assert status.last_done_ms is not None
 
