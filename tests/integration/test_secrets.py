@@ -184,7 +184,7 @@ def test_a_bot_that_meets_every_error_shows_no_secret(tmp_path, exchange, secret
             ("check", "--mode", "testnet"),
         ):
             tell(*arguments)
-        wait_until(lambda: "halted: by" in "".join(bot.lines), 10, "an order that the halt held back")
+        bot.await_line("halted: ", 10, len(bot.lines))  # an order that the halt held back
         tell("resume")
         bot.send(signal.SIGTERM)
         assert bot.ends(10) == 0
