@@ -1,7 +1,9 @@
 """`copy` both ways: equal at the end, whatever was killed in between; and when it is refused."""
 
 import signal
+import sqlite3
 import subprocess
+from contextlib import closing
 
 import pytest
 
@@ -15,7 +17,7 @@ from tests.aws.servers import REGION, aws_client
 from tests.aws.tables import ClockAt, made, open_history
 from tests.contract.test_store import a_trade
 from tests.integration.processes import bulkhead, environment, wait_until
-from tests.support.builders import NOON, a_kline, klines_of, mixed_klines
+from tests.support.builders import MINUTE_MS, NOON, a_kline, klines_of, mixed_klines
 
 pytestmark = pytest.mark.usefixtures("aws_credentials")
 A_BOOK = Identity("demo", "simulated", "paper", "bulkhead")
@@ -142,6 +144,20 @@ def test_notes_of_what_is_not_there_any_more_do_not_count(settings, near, far, d
     made(far)
     assert not copied(settings, near, "sqlite", "dynamodb").resumed
     assert everything(far) == (mixed_klines(), TRADES)
+
+
+def test_notes_that_are_ahead_of_what_is_there_do_not_count(settings, near, far, tmp_path):
+    """After a power cut, say: the notes were on disk and the last transactions were not."""
+    keep(near, mixed_klines(), TRADES)
+    copied(settings, near, "sqlite", "dynamodb")
+    there = DataDirectory(tmp_path / "there")
+    with pytest.raises(Killed):
+        copied(settings, there, "dynamodb", "sqlite", batch=7, progress=killed_after(3))
+    with closing(sqlite3.connect(there.history)) as connection, connection:
+        connection.execute("DELETE FROM Crypto_Table WHERE open_time > ?", (NOON + MINUTE_MS,))
+    assert copied(settings, there, "dynamodb", "sqlite").klines == {"BTCUSDT": 30, "ETHUSDT": 30}
+    with SqliteStore.read_only(there.history) as store:
+        assert everything(store) == (mixed_klines(), TRADES)
 
 
 def test_sigkill_in_the_middle_and_the_same_command_again(settings, near, far, dynalite, tmp_path):
