@@ -38,9 +38,9 @@ def log_to_output(whose: Mapping[str, str], level: int = logging.INFO) -> None:
     _configure(_Output(sys.stdout), level, whose)
 
 
-def log_to_error(level: int = logging.WARNING) -> None:
+def log_to_error(whose: Mapping[str, str], level: int = logging.WARNING) -> None:
     """Write lines to standard error, for commands whose output is their result."""
-    _configure(_Output(sys.stderr), level, {})
+    _configure(_Output(sys.stderr), level, whose)
 
 
 def log_to_file(path: Path, whose: Mapping[str, str]) -> None:

@@ -35,7 +35,7 @@ def replay(arguments: argparse.Namespace) -> int:
         raise ConfigError("no FILE to replay; name kline files, or --from-kafka for a broker's topics")
     speed = _speed(arguments.speed)
     settings, series, rules = inputs(arguments)
-    log_to_error()
+    log_to_error({"mode": Mode.REPLAY.value, "bot_id": settings.bot_id})
     # Every kline is handed from thread to thread and waited for.
     sys.setswitchinterval(0.0005)
     plan = ReplayPlan(
