@@ -2,11 +2,11 @@
 
 from contextlib import suppress
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from bot.actors.metrics import MetricsSettings
 from bot.actors.stream import shards
 from bot.actors.supervisor import MetricsParts
-from bot.adapters.prometheus import MetricsServer
 from bot.app.measuring import MOST_ACTORS, Measures
 from bot.config import ConfigError, Settings
 from bot.domain.metrics import METRICS, Metric, Point, Series
@@ -14,6 +14,9 @@ from bot.domain.money import plain
 from bot.domain.order import Side
 from bot.ports import MetricSink, OrderJournal, StoreError
 from bot.supervision import Clock
+
+if TYPE_CHECKING:
+    from bot.adapters.prometheus import MetricsServer
 
 PEAK_NOTE = "peak_profit"
 """Under which the journal keeps the most that the book ever brought, in the quote asset."""
@@ -68,11 +71,14 @@ class Metering:
         return self._series.points(self._measures.samples(), now_ms)
 
 
-def listen(settings: Settings, measures: Measures | None = None) -> MetricsServer:
+def listen(settings: Settings, measures: Measures | None = None) -> "MetricsServer":
     """Serve metrics where the settings say, or, without `measures`, only show that it can be done.
 
     Raises ConfigError.
     """
+    # Imported only now: whoever is not scraped starts without it.
+    from bot.adapters.prometheus import MetricsServer
+
     host, port = settings.metrics.host, settings.metrics.port
     try:
         return MetricsServer(host, port, measures.samples if measures else list, common_labels(settings))
@@ -86,7 +92,7 @@ def listen(settings: Settings, measures: Measures | None = None) -> MetricsServe
 def _sink(settings: Settings) -> MetricSink | None:
     if not settings.cloudwatch.namespace:
         return None
-    # Imported only now: whoever does without AWS need not wait for its library.
+    # Imported only now, as above.
     from bot.adapters.cloudwatch import CloudWatch
 
     return CloudWatch(settings.cloudwatch.namespace, settings.aws.region, settings.aws.endpoint_url)
