@@ -2,7 +2,9 @@ FROM python:3.12-slim-bookworm AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY bot bot
-RUN python -m venv /opt/bulkhead && /opt/bulkhead/bin/pip install --no-cache-dir .
+RUN python -m venv /opt/bulkhead \
+    && /opt/bulkhead/bin/pip install --no-cache-dir . \
+    && /opt/bulkhead/bin/pip uninstall --yes pip
 
 FROM python:3.12-slim-bookworm
 RUN useradd --create-home --uid 10001 bulkhead && install --directory --owner bulkhead /data

@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import bot.main
 from bot.config import Mode
-from tests.deploy.boxes import BUILT, DOCKERFILE, Box, build, stages
+from tests.deploy.boxes import BUILT, DOCKERFILE, Box, Inside, build, stages
 from tests.integration.processes import ExchangeProcess, Program, bulkhead, environment, pause, wait_until
 
 
@@ -37,21 +39,25 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
 
 
 @pytest.fixture
-def box(made: Path | None, tmp_path: Path) -> Box:
-    # What a user of another number must pass through.
-    for parent in (tmp_path, *tmp_path.parents[:-2]):
-        if parent.owner() == Path.home().owner() and os.geteuid() == 0 and BUILT:
-            parent.chmod(0o755)
-    return Box(made, tmp_path / "data")
+def box(made: Path | None) -> Iterator[Box]:
+    # Not pytest's folder: a user of another number must be able to pass through it.
+    with tempfile.TemporaryDirectory(prefix="bulkhead-box-") as place:
+        Path(place).chmod(0o755)
+        yield Box(made, Path(place) / "data")
 
 
 def is_healthy(box: Box) -> bool:
     return box.run(*box.config.health).returncode == 0
 
 
-def await_start(box: Box) -> None:
+def await_start(box: Box, inside: Inside) -> None:
     """Wait until the bot in it says that it is well; each question costs a Python, so not before it can be asked."""
-    wait_until((box.data / "control.sock").exists, 60, "the bot can be asked")
+
+    def started() -> bool:
+        assert inside.is_running, inside.said
+        return (box.data / "control.sock").exists()
+
+    wait_until(started, 60, "the bot can be asked")
     wait_until(lambda: is_healthy(box), 20, "the health check passes")
 
 
@@ -68,7 +74,7 @@ def test_it_runs_on_a_read_only_root_without_network_and_stops_when_told(box: Bo
     assert box.config.volumes == ("/data",)
     assert not is_healthy(box)
     with box.running() as inside:
-        await_start(box)
+        await_start(box, inside)
         status = inside.status()
         assert status["NSpid"].split()[-1] == "1"
         assert status["CapEff"] == "0000000000000000"
@@ -83,7 +89,7 @@ def test_it_runs_on_a_read_only_root_without_network_and_stops_when_told(box: Bo
 @pytest.mark.slow
 def test_it_ends_unwell_when_its_supervisor_is_dead(box: Box) -> None:
     with box.running(*box.config.command, "--allow-chaos") as inside:
-        await_start(box)
+        await_start(box, inside)
         killed = box.run("python", "-m", "bot.main", "actors", "kill", "supervisor", "--how", "vanish")
         assert killed.returncode == 0, killed.stderr
         assert inside.ends(15) == 1
