@@ -152,6 +152,12 @@ def test_what_is_not_there_is_named_with_its_region(aws, keep):
     assert "no such secret in us-west-2" in refused(keys_from_secret, "bulkhead/testnet", "us-west-2", aws)
 
 
+def test_a_secret_that_was_made_and_never_filled(aws):
+    client("secretsmanager", aws).create_secret(Name="bulkhead/empty")
+    line = refused(keys_from_secret, "bulkhead/empty", REGION, aws)
+    assert f'the secret in {REGION} holds nothing yet; keep a JSON object there: {{"api_key"' in line
+
+
 def test_a_secret_that_is_being_deleted(aws, keep):
     keep(json.dumps({"api_key": KEY, "api_secret": SECRET}))
     client("secretsmanager", aws).delete_secret(SecretId="bulkhead/testnet")

@@ -125,7 +125,7 @@ def test_the_bill_is_the_price_lists_and_under_fifteen_dollars(prices: dict[str,
     volumes = parameters["VolumeSize"]["Default"] + 8
     month = month_of(len(parameters["Symbols"]["Default"].split(",")), parameters["Interval"]["Default"], False, 7)
     bill = {
-        f"{machine} (1 GiB; the bot takes about 0.15)": Decimal(prices["hourly"][machine]) * hours,
+        f"{machine} (1 GiB; the bot takes 0.12)": Decimal(prices["hourly"][machine]) * hours,
         "public IPv4 address": Decimal(prices["hourly"]["public IPv4 address"]) * hours,
         f"{volumes} GB of gp3: system and data": Decimal(prices["monthly"]["gp3 GB"]) * volumes,
         "secret": Decimal(prices["monthly"]["secret"]),

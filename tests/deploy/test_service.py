@@ -36,13 +36,15 @@ def service() -> dict[str, list[str]]:
     return found
 
 
-def test_systemd_knows_every_key(tmp_path: Path) -> None:
-    copy = tmp_path / UNIT.name
-    # The program is not on this machine, which is no fault of the unit.
-    copy.write_text(UNIT.read_text("utf-8").replace(PROGRAM, "/bin/true"))
+@pytest.mark.parametrize("unit", [UNIT, UNIT.with_name("bulkhead-container.service")], ids=["venv", "container"])
+def test_systemd_knows_every_key(tmp_path: Path, unit: Path) -> None:
+    copy = tmp_path / unit.name
+    # Neither the program nor Docker is on this machine, which is no fault of the unit.
+    text = unit.read_text("utf-8").replace("docker.service", "basic.target")
+    copy.write_text(text.replace(PROGRAM, "/bin/true").replace("/usr/bin/docker", "/bin/true"))
     assert analyze("verify", copy) == ""
-    copy.write_text(copy.read_text("utf-8").replace("WatchdogSec=", "WatchDogSec="))
-    assert "WatchDogSec" in analyze("verify", copy)
+    copy.write_text(copy.read_text("utf-8").replace("RestartSec=", "ReStartSec="))
+    assert "ReStartSec" in analyze("verify", copy)
 
 
 def test_it_is_hardened() -> None:

@@ -28,6 +28,7 @@ _NO_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where a role is attached; "
     "or set BOT_API_KEY and BOT_API_SECRET instead"
 )
+_FORM = 'keep a JSON object there: {"api_key": "...", "api_secret": "..."}'
 _CREDENTIALS = frozenset(
     {
         *("UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch"),
@@ -52,16 +53,15 @@ def keys_from_secret(secret_id: str, region: str, endpoint_url: str) -> tuple[st
     answer = place.ask(
         "secretsmanager:GetSecretValue", "ARN", lambda client: client.get_secret_value(SecretId=secret_id)
     )
-    form = 'keep a JSON object there: {"api_key": "...", "api_secret": "..."}'
     try:
         values = json.loads(answer.get("SecretString") or "")
     except (ValueError, RecursionError):
-        raise ConfigurationRefused(f"{place.setting}: the secret is no JSON text; {form}") from None
+        raise ConfigurationRefused(f"{place.setting}: the secret is no JSON text; {_FORM}") from None
     if not isinstance(values, dict):
-        raise ConfigurationRefused(f"{place.setting}: the secret is no JSON object; {form}")
+        raise ConfigurationRefused(f"{place.setting}: the secret is no JSON object; {_FORM}")
     for field in FIELDS:
         if not isinstance(values.get(field), str) or not values[field]:
-            raise ConfigurationRefused(f"{place.setting}: the secret has no text under {field}; {form}")
+            raise ConfigurationRefused(f"{place.setting}: the secret has no text under {field}; {_FORM}")
     return values["api_key"], values["api_secret"]
 
 
@@ -123,6 +123,8 @@ class _Place:
     def _refused(self, error: exceptions.ClientError, action: str) -> NoReturn:
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code == "ResourceNotFoundException" and "staging label" in str(error.response["Error"].get("Message", "")):
+            self._wrong(f"the secret {self.where} holds nothing yet; {_FORM}")
         if code in ("ResourceNotFoundException", "ParameterNotFound"):
             self._wrong(f"there is no such secret {self.where}; mend aws.secret_id or aws.region")
         if code in _CREDENTIALS:
