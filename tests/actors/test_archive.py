@@ -102,8 +102,14 @@ def test_a_full_batch_goes_at_once_and_a_backlog_without_a_pause(desk):
     desk.store(*many[: SETTINGS.batch])
     assert desk.remote.written == many[: SETTINGS.batch]
     desk.store(*many[SETTINGS.batch :])
-    assert len(desk.remote.written) >= 3 * SETTINGS.batch
-    desk.wait(400)
+    assert desk.remote.written == many
+    # Also where a smaller one has begun to wait.
+    some, rest = klines(5, 500), klines(SETTINGS.batch - 5, 600)
+    desk.store(*some)
+    desk.wait(50)
+    assert desk.remote.written == many
+    desk.store(*rest)
+    many += some + rest
     assert desk.remote.written == many
     assert max(desk.remote.sizes) == SETTINGS.batch
     assert desk.cell.value.archived == len(many)

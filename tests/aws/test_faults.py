@@ -1,6 +1,7 @@
 """What the writer makes of a DynamoDB that fails: each kline and trade is there once, and every failure is one line."""
 
 import random
+import threading
 from decimal import Decimal
 
 import pytest
@@ -131,6 +132,28 @@ def test_quantities_beyond_38_digits_are_compared_too(history):
     for quantity in quantities:
         history.write([], [a_trade(quantity=quantity)])
     assert history.traded("BTCUSDT") == {"bh-1": Decimal(3)}
+
+
+def test_four_batches_are_on_the_way_at_once_so_distance_costs_little(history, proxy, dynalite):
+    together = threading.Barrier(4)
+
+    def meet(proxy, request, forward):
+        together.wait(20)
+        return forward(request)
+
+    proxy.fail(meet, "BatchWriteItem", times=4)
+    many = klines_of(*range(1, 101))
+    history.write(many, [])
+    assert stored(history, dynalite)[0] == sorted(kline_key(kline) for kline in many)
+
+
+def test_what_one_of_them_is_refused_for_is_told_once_all_have_ended(history, proxy, dynalite):
+    proxy.fail(refused("AccessDeniedException"), "BatchWriteItem", times=1)
+    with pytest.raises(StoreError, match="allow dynamodb:BatchWriteItem on it"):
+        history.write(KLINES, [])
+    assert len(stored(history, dynalite)[0]) in (35, 50), "the other two were carried out"
+    history.write(KLINES, [])
+    assert stored(history, dynalite)[0] == KEYS
 
 
 def test_who_gives_up_says_so_and_goes_on_where_it_was_whatever_else_is_written(impatient, proxy, dynalite):

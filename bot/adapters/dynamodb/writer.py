@@ -26,9 +26,14 @@ from bot.ports import ItemsRefused, StoreBusy
 
 MAX_BATCH = 25
 """Items of one BatchWriteItem. So many of the largest are 10 MB, under its limit of 16 MB."""
+_AT_ONCE = 4
+"""Batches on the way at the same time; each has a connection of its own."""
 _REMEMBERED = 50_000
 _TRADE_TRIES = 5
 _NEW_OR_MORE = "attribute_not_exists(#id) OR #quantity < :quantity"
+
+_Key = tuple[str, str]
+_Batch = Sequence[tuple[Kline, Item]]
 
 
 class Writer:
@@ -111,21 +116,17 @@ class Writer:
                 waiting.append((kline, item))
         pauses = Pauses()
         while waiting:
-            batch = [waiting.popleft() for _ in range(min(MAX_BATCH, len(waiting)))]
-            reason: StoreBusy | None = None
-            try:
-                left = self._put_batch([item for _, item in batch])
-            except StoreBusy as error:
-                reason, left = error, {_key(item) for _, item in batch}
+            some = [waiting.popleft() for _ in range(min(_AT_ONCE * MAX_BATCH, len(waiting)))]
+            left, reason = self._put_at_once([some[at : at + MAX_BATCH] for at in range(0, len(some), MAX_BATCH)])
             if len(self._taken) > _REMEMBERED:
                 self._taken.clear()
-            self._taken.update(kline for kline, item in batch if _key(item) not in left)
+            self._taken.update(kline for kline, item in some if _key(item) not in left)
             if not left:
                 pauses.reset()
                 if waiting and not self._connection.has_time(deadline_ms):
                     raise StoreBusy(f"DynamoDB {self._connection.place} is slow: what is left follows")
                 continue
-            waiting.extendleft(reversed([each for each in batch if _key(each[1]) in left]))
+            waiting.extendleft(reversed([each for each in some if _key(each[1]) in left]))
             # No smaller batch next: of one that is too much a part is taken, so only the pause has to grow.
             if not self._connection.has_time(deadline_ms):
                 raise reason or Throttled(
@@ -135,7 +136,34 @@ class Writer:
                 )
             self._connection.pause(pauses.longer(), deadline_ms)
 
-    def _put_batch(self, items: Sequence[Item]) -> set[tuple[str, str]]:
+    def _put_at_once(self, batches: Sequence[_Batch]) -> tuple[set[_Key], StoreBusy | None]:
+        """Write batches at the same time; return the keys of what was not taken, and why if a whole batch was not.
+
+        Raises StoreError once all have ended. So DynamoDB far away takes as much as one nearby.
+        """
+        left: set[_Key] = set()
+        failures: list[Exception] = []
+
+        def put(batch: _Batch) -> None:
+            try:
+                left.update(self._put_batch([item for _, item in batch]))
+            except Exception as error:
+                failures.append(error)
+                left.update(_key(item) for _, item in batch)
+
+        # Threads of their own: who waits for an answer must not keep the process from ending.
+        others = [threading.Thread(target=put, args=(batch,), name="dynamodb", daemon=True) for batch in batches[1:]]
+        for thread in others:
+            thread.start()
+        put(batches[0])
+        for thread in others:
+            thread.join()
+        for error in failures:
+            if not isinstance(error, StoreBusy):
+                raise error
+        return left, next((error for error in failures if isinstance(error, StoreBusy)), None)
+
+    def _put_batch(self, items: Sequence[Item]) -> set[_Key]:
         """Write up to 25 items and return the keys of those that were not taken."""
         table = self._tables.klines
         requests = [{"PutRequest": {"Item": item}} for item in items]
@@ -149,7 +177,7 @@ class Writer:
         return answer
 
 
-def _key(item: Item) -> tuple[str, str]:
+def _key(item: Item) -> _Key:
     return item["symbol"]["S"], item["kline_key"]["S"]
 
 
