@@ -135,6 +135,19 @@ def test_the_first_start_whose_answer_got_lost_is_the_books_own(dynalite, table_
         assert proxy.faults == 1
 
 
+@pytest.mark.parametrize("wrong", [{}, {"open": {"S": "much"}}, {"open": {"BOOL": True}}, {"is_closed": {"N": "1"}}])
+def test_an_item_of_another_program_is_named(dynalite, table_prefix, wrong):
+    history = made(open_history(dynalite.url, table_prefix))
+    history.write(klines_of("1"), [])
+    client = aws_client("dynamodb", dynalite.url)
+    (item,) = client.scan(TableName=history.tables.klines)["Items"]
+    theirs = {key: item[key] for key in ("symbol", "kline_key")} if not wrong else item | wrong
+    client.put_item(TableName=history.tables.klines, Item=theirs)
+    with pytest.raises(StoreError, match=f"did not write .BTCUSDT 1m#{NOON}#closed: .*: delete it") as caught:
+        list(history.klines())
+    assert "\n" not in str(caught.value)
+
+
 # What is wrong, each as one line with the fix
 
 

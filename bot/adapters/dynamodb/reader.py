@@ -4,17 +4,22 @@ Source: DynamoDB, Query, and TTL (an expired item may be there for days).
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from bot.adapters.dynamodb.connection import Connection
 from bot.adapters.dynamodb.items import EXPIRES_AT, Item, decimal_of, kline_of, trade_of
 from bot.adapters.dynamodb.tables import Tables
 from bot.domain.kline import Kline, kline_key
 from bot.domain.order import Trade
+from bot.ports import StoreError
 from bot.supervision import Clock
+
+_Thing = TypeVar("_Thing")
 
 _IN_MEMORY = 4_000
 """Klines held at a time where several symbols are read side by side."""
@@ -50,7 +55,8 @@ class Reader:
     def trades(self, symbol: str | None) -> Iterator[Trade]:
         """As `ports.History.trades`."""
         symbols = self._tables.symbols() if symbol is None else [symbol]
-        found = [trade_of(item) for each in symbols for item in self._query(self._tables.trades, each)]
+        table = self._tables.trades
+        found = [self._decoded(table, trade_of, item) for each in symbols for item in self._query(table, each)]
         return iter(sorted(found, key=lambda trade: (trade.time, trade.client_order_id, trade.symbol)))
 
     def traded(self, symbol: str) -> dict[str, Decimal]:
@@ -60,13 +66,13 @@ class Reader:
             "ExpressionAttributeNames": {"#id": "client_order_id", "#quantity": "quantity"},
         }
         items = self._query(self._tables.trades, symbol, **wanted)
-        return {item["client_order_id"]["S"]: decimal_of(item["quantity"]) for item in items}
+        return dict(self._decoded(self._tables.trades, _quantity, item) for item in items)
 
     def trade(self, symbol: str, client_order_id: str) -> Trade | None:
         """As `ports.History.trade`."""
         key = {"symbol": {"S": symbol}, "client_order_id": {"S": client_order_id}}
         answer = self._ask("get_item", self._tables.trades, Key=key, ConsistentRead=True)
-        return trade_of(answer["Item"]) if "Item" in answer else None
+        return self._decoded(self._tables.trades, trade_of, answer["Item"]) if "Item" in answer else None
 
     def _oldest_first(self, symbol: str, interval: str | None, since: int | None, page: int) -> Iterator[Kline]:
         parts = [
@@ -123,7 +129,18 @@ class Reader:
         pages = self._pages(
             self._tables.klines, **query, FilterExpression=condition, ScanIndexForward=not newest_first, Limit=page
         )
-        yield from (kline_of(item) for items in pages for item in items)
+        yield from (self._decoded(self._tables.klines, kline_of, item) for items in pages for item in items)
+
+    def _decoded(self, table: str, decode: Callable[[Item], _Thing], item: Item) -> _Thing:
+        try:
+            return decode(item)
+        except (KeyError, ValueError, TypeError, ArithmeticError, msgspec.DecodeError) as error:
+            key = " ".join(str(item.get(name, {}).get("S")) for name in ("symbol", "kline_key", "client_order_id"))
+            raise StoreError(
+                f"table {table} {self._connection.place} holds an item that this program did not write "
+                f"({key.replace(' None', '')}: {type(error).__name__} {error}): delete it, or set another "
+                "aws.table_prefix"
+            ) from None
 
     def _query(self, table: str, symbol: str, **parameters: Any) -> Iterator[Item]:
         names = {**parameters.pop("ExpressionAttributeNames", {}), "#symbol": "symbol"}
@@ -158,6 +175,10 @@ def _kline_keys(symbol: str, low: str, high: str) -> dict[str, Any]:
         "ExpressionAttributeNames": {"#symbol": "symbol", "#kline_key": "kline_key"},
         "ExpressionAttributeValues": {":symbol": {"S": symbol}, ":low": {"S": low}, ":high": {"S": high}},
     }
+
+
+def _quantity(item: Item) -> tuple[str, Decimal]:
+    return item["client_order_id"]["S"], decimal_of(item["quantity"])
 
 
 def _message_order(kline: Kline) -> tuple[int, bool, int]:
