@@ -85,12 +85,19 @@ class DataDirectory:
             raise DataDirectoryError(f"{self.path}: {error.strerror}; name a writable --data-dir") from None
         if not self._take(lock):
             os.close(lock)
-            raise DataDirectoryError(
-                f"{self.path} is in use by process {self.running_pid()}; stop that one or give another --data-dir"
-            )
+            raise self._in_use(self.running_pid())
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
         self._lock = lock
+
+    def refuse_if_used(self) -> None:
+        """Raise DataDirectoryError as `lock` does where another process has the directory; change nothing."""
+        pid = self.running_pid()
+        if pid is not None:
+            raise self._in_use(pid)
+
+    def _in_use(self, pid: int | None) -> DataDirectoryError:
+        return DataDirectoryError(f"{self.path} is in use by process {pid}; stop that one or give another --data-dir")
 
     def belong_to(self, identity: Identity, formerly: str | None = None) -> None:
         """Make the book `identity`'s where it is nobody's; the lock is given up where it is somebody else's.

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from rich.console import Console
@@ -40,6 +41,7 @@ from bot.research.report import trade_json
 if TYPE_CHECKING:
     from bot.adapters.dynamodb import DynamoHistory
 
+T = TypeVar("T")
 RECONCILE_WITHIN_S = 30.0
 """The running bot asks the exchange, about every symbol."""
 
@@ -47,27 +49,38 @@ RECONCILE_WITHIN_S = 30.0
 def klines(arguments: argparse.Namespace) -> int:
     """Print the stored klines, oldest first."""
     with _history(arguments) as store:
+        # What is far away is not read through for a table of its end.
+        limit = None if isinstance(store, SqliteStore) or arguments.json else LAST
+        found = _of_known(store, arguments.symbol, store.klines(symbol=arguments.symbol, limit=limit))
         if arguments.json:
-            _print_array(_kline_json(kline) for kline in store.klines(symbol=arguments.symbol))
+            _print_array(_kline_json(kline) for kline in found)
         else:
-            # What is far away is not read through for a table of its end.
-            limit = None if isinstance(store, SqliteStore) else LAST
-            Console().print(klines_table(store.klines(symbol=arguments.symbol, limit=limit)))
+            Console().print(klines_table(found))
     return 0
 
 
 def trades(arguments: argparse.Namespace) -> int:
     """Print the stored trades, oldest first."""
     with _history(arguments) as store:
-        found = store.trades(symbol=arguments.symbol)
+        found = _of_known(store, arguments.symbol, store.trades(symbol=arguments.symbol))
         if arguments.json:
             _print_array(
                 {**trade_json(t), "order_id": t.order_id, "client_order_id": t.client_order_id, "reason": t.reason}
                 for t in found
             )
         else:
-            Console().print(trades_table(found))
+            Console().print(trades_table(found), soft_wrap=True)
     return 0
+
+
+def _of_known(store: "SqliteStore | DynamoHistory", symbol: str | None, items: Iterator[T]) -> Iterator[T]:
+    """Return what was found of a symbol; where that is nothing, it must be one that the store has."""
+    first = next(items, None)
+    if first is not None:
+        return chain((first,), items)
+    if symbol is not None and symbol not in (known := store.symbols()):
+        raise ConfigError(f"nothing of {symbol} is stored; symbols stored: {', '.join(known) or 'none yet'}")
+    return iter(())
 
 
 @contextmanager
@@ -97,6 +110,8 @@ def wallet(arguments: argparse.Namespace) -> int:
 def status(arguments: argparse.Namespace) -> int:
     """Print what runs and what it owns; with --healthy return 1 unless a bot runs whose feeds are fresh."""
     directory = directory_of(arguments, must_exist=False)
+    if arguments.data_dir is not None and not directory.path.is_dir():
+        raise DataDirectoryError(f"there is no directory {directory.path}; name the --data-dir of a run")
     state = _status(directory)
     trouble = state.get("trouble", "no bot is running here")
     if arguments.json:

@@ -13,6 +13,7 @@ from bot.app.metering import listen, try_cloudwatch
 from bot.app.places import WITH_ACCOUNT, reach
 from bot.app.trading import one_quote_asset, strategy_of
 from bot.cli.invocation import typed
+from bot.cli.start import refuse_replay
 from bot.config import ConfigError, Mode, Settings, load_settings
 from bot.domain.money import plain
 from bot.ports import ConfigurationRefused, ExchangeError, KeysUnavailable, PointsNotTaken, StoreError
@@ -27,6 +28,7 @@ BROKER_TIMEOUT_S = 5.0
 def check(arguments: argparse.Namespace) -> int:
     """Print a line a subject; 0 if all are ok, 1 if one is not."""
     settings = load_settings({"mode": arguments.mode, "data_dir": arguments.data_dir}, arguments.config)
+    refuse_replay(settings)
     if arguments.create and settings.store != "dynamodb":
         raise ConfigError(f'--create makes tables of DynamoDB, and store is {settings.store}: set store = "dynamodb"')
     all_ok = True

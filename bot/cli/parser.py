@@ -18,6 +18,9 @@ USAGE = 2
 """Bad usage, configuration or input file."""
 FAILED = 1
 """Any other failure."""
+MODE = "demo: simulated exchange, paper: real prices and paper money, testnet, live (demo)"
+CONFIG = "settings; the environment (BOT_...) comes after them, flags last"
+JSON = "print JSON, nothing else"
 LINE_CHARS = 1_500
 """What a refusal in one line may take."""
 
@@ -88,27 +91,40 @@ def _run(arguments: list[str]) -> int:
         return status
 
 
-def _status_of(error: Exception) -> int | None:
-    """Return the exit status of an error whose text is one line for the user, None for a defect of ours."""
-    from bot.app.control import ControlError
-    from bot.app.data_directory import DataDirectoryError
-    from bot.app.rebuild import RebuildError
-    from bot.app.replay import ReplayError
-    from bot.app.system import StartError
-    from bot.app.why import WhyError
-    from bot.config import ConfigError
-    from bot.ports import ConfigurationRefused, ExchangeError, KeysUnavailable, StoreError
-    from bot.research.files import FileError
-    from bot.simulator import SimulatorError
+# By name: importing them all would take a second, to say one line.
+STATUSES = {
+    **dict.fromkeys(
+        (
+            "bot.config.ConfigError",
+            "bot.research.files.FileError",
+            "bot.app.data_directory.DataDirectoryError",
+            "bot.ports.ConfigurationRefused",
+            # The simulated exchange complains before it serves, so of what it was given: symbols, files, port.
+            "bot.simulator.errors.SimulatorError",
+            "bot.app.why.WhyError",
+        ),
+        USAGE,
+    ),
+    **dict.fromkeys(
+        (
+            "bot.app.system.StartError",
+            "bot.app.replay.ReplayError",
+            "bot.app.rebuild.RebuildError",
+            "bot.ports.StoreError",
+            "bot.app.control.ControlError",
+            "bot.ports.ExchangeError",
+            "bot.ports.KeysUnavailable",
+        ),
+        FAILED,
+    ),
+}
+"""The exit status of errors whose text is one line for the user; of the classes of an error the nearest counts."""
 
-    # The simulated exchange complains before it serves, so of what it was given: symbols, files, port, directory.
-    bad_input = ConfigError | FileError | DataDirectoryError | ConfigurationRefused | SimulatorError | WhyError
-    if isinstance(error, bad_input):
-        return USAGE
-    failed = StartError | ReplayError | RebuildError | StoreError | ControlError | ExchangeError | KeysUnavailable
-    if isinstance(error, failed):
-        return FAILED
-    return None
+
+def _status_of(error: Exception) -> int | None:
+    """Return the exit status of an error for the user, None for a defect of ours."""
+    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+    return next((STATUSES[name] for name in names if name in STATUSES), None)
 
 
 def duration_s(text: str) -> float:
@@ -133,11 +149,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    one = _command(commands, "run", "run the bot; without keys on an embedded simulated exchange", ("run", "run"))
-    one.add_argument("--mode", choices=["demo", "paper", "testnet", "live"])
-    one.add_argument("--symbols", metavar="A,B")
-    one.add_argument("--interval", metavar="1m")
-    one.add_argument("--config", type=Path, metavar="bot.toml")
+    one = _command(commands, "run", "run the bot; without keys on an embedded simulated exchange", ("start", "run"))
+    one.add_argument("--mode", choices=["demo", "paper", "testnet", "live"], help=MODE)
+    one.add_argument("--symbols", metavar="A,B", help="what is traded, all in one quote asset")
+    one.add_argument("--interval", metavar="1m", help="of the candles (1m)")
+    one.add_argument("--config", type=Path, metavar="bot.toml", help=CONFIG)
     _data_dir(one)
     one.add_argument("--for", type=duration_s, dest="seconds", metavar="30s", help="stop by itself after this time")
     one.add_argument("--allow-chaos", action="store_true", help="let `actors kill` kill actors of this bot")
@@ -167,10 +183,12 @@ def _parser() -> argparse.ArgumentParser:
             ("--cooldown", "seconds without a BUY after a trade (0)"),
         ):
             one.add_argument(flag, metavar="X", help=meaning)
-        one.add_argument("--compare-on", choices=["message", "closed"])
+        one.add_argument(
+            "--compare-on", choices=["message", "closed"], help="what counts: every kline, or closed ones (message)"
+        )
         one.add_argument("--filters", type=Path, metavar="FILE", help="Binance's exchangeInfo JSON")
-        one.add_argument("--json", action="store_true")
-        one.add_argument("--config", type=Path, metavar="bot.toml")
+        one.add_argument("--json", action="store_true", help=JSON)
+        one.add_argument("--config", type=Path, metavar="bot.toml", help=CONFIG)
         if name == "backtest":
             one.add_argument("--plot", type=Path, metavar="out.html", help="draw the equity curve")
         else:
@@ -185,13 +203,13 @@ def _parser() -> argparse.ArgumentParser:
     one = _command(
         commands, "simulator", "the simulated Binance exchange as a server of its own", ("simulator", "serve")
     )
-    one.add_argument("--host", default="127.0.0.1")
+    one.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     one.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    one.add_argument("--profile", choices=["com", "us"], default="com")
-    one.add_argument("--symbols", metavar="A,B")
+    one.add_argument("--profile", choices=["com", "us"], default="com", help="which exchange it is like (com)")
+    one.add_argument("--symbols", metavar="A,B", help="what it trades")
     one.add_argument("--files", nargs="+", type=Path, default=[], metavar="FILE", help="klines to play")
-    one.add_argument("--speed", default="1", metavar="N")
-    one.add_argument("--seed", type=int, metavar="N")
+    one.add_argument("--speed", default="1", metavar="N", help="how fast the market's time runs (1)")
+    one.add_argument("--seed", type=int, metavar="N", help="of its prices; else a random one")
     one.add_argument("--interval-ms", type=int, metavar="N", help="time between kline updates of a symbol")
     one.add_argument("--step", action="store_true", help="a kline at each POST /sim/next")
     one.add_argument("--exchange-info", type=Path, metavar="FILE", help="a recorded exchangeInfo whose filters hold")
@@ -199,20 +217,20 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--ping-every-ms", type=int, metavar="N", help="time between pings, not 20 s")
     one.add_argument("--pong-within-ms", type=int, metavar="N", help="time for the pong, not 60 s")
     _data_dir(one, "where its books are kept; else nowhere")
-    one.add_argument("--json", action="store_true")
+    one.add_argument("--json", action="store_true", help=JSON)
 
     one = _command(commands, "actors", "list, kill or release the actors of a running bot", ("books", "actors"))
-    one.add_argument("action", nargs="?", choices=["list", "kill", "release"], default="list")
+    one.add_argument("action", nargs="?", choices=["list", "kill", "release"], default="list", help="what to do (list)")
     one.add_argument("name", nargs="?", metavar="NAME", help="such as feed/BTCUSDT")
-    one.add_argument("--how", choices=["raise", "exit", "hang", "vanish"], default="raise")
+    one.add_argument("--how", choices=["raise", "exit", "hang", "vanish"], default="raise", help="it dies (raise)")
     _data_dir(one)
-    one.add_argument("--json", action="store_true")
+    one.add_argument("--json", action="store_true", help=JSON)
 
     one = _command(commands, "dead-letters", "messages given up after killing their actor", ("books", "dead_letters"))
-    one.add_argument("action", nargs="?", choices=["list", "retry", "drop"], default="list")
-    one.add_argument("number", nargs="?", type=int, metavar="NUMBER")
+    one.add_argument("action", nargs="?", choices=["list", "retry", "drop"], default="list", help="what to do (list)")
+    one.add_argument("number", nargs="?", type=int, metavar="NUMBER", help="of a letter, as listed")
     _data_dir(one)
-    one.add_argument("--json", action="store_true")
+    one.add_argument("--json", action="store_true", help=JSON)
 
     for name, text, command in (
         ("klines", "the klines stored", ("books", "klines")),
@@ -222,7 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         one = _command(commands, name, text, command)
         _data_dir(one)
-        one.add_argument("--json", action="store_true")
+        one.add_argument("--json", action="store_true", help=JSON)
         if name in ("klines", "trades"):
             one.add_argument("--symbol", metavar="A", help="only this one")
             one.add_argument("--config", type=Path, metavar="bot.toml", help="says whether they are in DynamoDB")
@@ -232,17 +250,17 @@ def _parser() -> argparse.ArgumentParser:
     one = _command(
         commands, "copy", "klines and trades from one store to the other; goes on where it was", ("copy", "copy")
     )
-    for flag, whither in (("--from", "source"), ("--to", "target")):
-        one.add_argument(flag, dest=whither, choices=["sqlite", "dynamodb"], required=True)
+    for flag, whither, text in (("--from", "source", "where they are"), ("--to", "target", "where they are to be too")):
+        one.add_argument(flag, dest=whither, choices=["sqlite", "dynamodb"], required=True, help=text)
     one.add_argument("--symbols", metavar="A,B", help="only these")
-    one.add_argument("--config", type=Path, metavar="bot.toml")
+    one.add_argument("--config", type=Path, metavar="bot.toml", help=CONFIG)
     _data_dir(one)
 
     one = _command(commands, "why", "what was decided at a moment or for an order, and why", ("why", "why"))
     one.add_argument("what", metavar="SYMBOL TIME | CLIENT_ORDER_ID", help="such as BTCUSDT 07:44:38, or an order's id")
     one.add_argument("time", nargs="?", metavar="", help="now, 07:44:38 (today), 2026-11-28T07:44:38, or ms; in UTC")
     _data_dir(one)
-    one.add_argument("--json", action="store_true")
+    one.add_argument("--json", action="store_true", help=JSON)
 
     for name, text in (
         ("halt", "let no order leave, over restarts too, until `resume`; the bot need not run"),
@@ -261,13 +279,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("symbol", nargs="?", metavar="SYMBOL", help="only this one")
     one.add_argument("--accept", action="store_true", help="book the difference as it is, and free what it stopped")
-    one.add_argument("--config", type=Path, metavar="bot.toml")
+    one.add_argument("--config", type=Path, metavar="bot.toml", help=CONFIG)
     _data_dir(one)
-    one.add_argument("--json", action="store_true")
+    one.add_argument("--json", action="store_true", help=JSON)
 
     one = _command(commands, "check", "validate configuration, keys, symbols, clock and directory", ("check", "check"))
-    one.add_argument("--mode", choices=["demo", "paper", "testnet", "live"])
-    one.add_argument("--config", type=Path, metavar="bot.toml")
+    one.add_argument("--mode", choices=["demo", "paper", "testnet", "live"], help=MODE)
+    one.add_argument("--config", type=Path, metavar="bot.toml", help=CONFIG)
     one.add_argument("--create", action="store_true", help="make the tables of DynamoDB that are absent")
     _data_dir(one)
     return parser

@@ -18,24 +18,15 @@ from bot.app.system import BotSystem, StartCancelled
 from bot.cli.logs import log_to_file, log_to_output
 from bot.cli.signals import stopped_by_signals
 from bot.cli.view import LiveView, summary
-from bot.config import ConfigError, Mode, Settings, load_settings
+from bot.config import ConfigError, Mode, Settings
 from bot.domain.money import plain
 from bot.supervision import log_thread_tracebacks
 
 HEARTBEAT_S = 10.0
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Run the bot; 0 after an orderly stop, 1 if it had to give up."""
-    settings = load_settings(
-        {
-            "mode": arguments.mode,
-            "symbols": arguments.symbols,
-            "interval": arguments.interval,
-            "data_dir": arguments.data_dir,
-        },
-        arguments.config,
-    )
     _refuse_unready(settings, arguments.yes_real_money)
     # Actors hand messages to one another: a busy thread must not hold the others up for the default 5 ms.
     sys.setswitchinterval(0.0005)
@@ -79,8 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_unready(settings: Settings, yes_real_money: bool) -> None:
-    if settings.mode is Mode.REPLAY:
-        raise ConfigError("mode: replay is a command of its own: bulkhead replay FILE...")
     if settings.mode is not Mode.LIVE:
         return
     if not yes_real_money:

@@ -123,7 +123,10 @@ def klines_table(klines: Iterable[Kline], last: int = LAST) -> RenderableType:
 
 
 def trades_table(trades: Iterable[Trade], last: int = LAST) -> RenderableType:
-    """Show the newest of some trades, given oldest first; prices in the quote asset, quantities in the base asset."""
+    """Show the newest of some trades, given oldest first; prices in the quote asset, quantities in the base asset.
+
+    To be printed with `soft_wrap`, so that no reason is cut.
+    """
     rows, total = _newest(trades, last)
     if not rows:
         return Text("no trades are stored")
@@ -141,7 +144,7 @@ def trades_table(trades: Iterable[Trade], last: int = LAST) -> RenderableType:
         for trade in rows
     ]
     names = ("time", "side", "symbol", "quantity", "price", "fee", "reason")
-    return Group(block(title, names, cells, right=(3, 4, 5), gap=" "), *_rest(len(rows), total))
+    return Group(block(title, names, cells, right=(3, 4, 5), gap=" ", is_cut=False), *_rest(len(rows), total))
 
 
 def wallet_table(snapshot: Snapshot) -> RenderableType:
@@ -354,11 +357,19 @@ def _span(first_ms: int, last_ms: int) -> str:
 
 
 def block(
-    title: str, names: Sequence[str], cells: Iterable[Sequence[_Cell]], right: Collection[int], gap: str = "  "
+    title: str,
+    names: Sequence[str],
+    cells: Iterable[Sequence[_Cell]],
+    right: Collection[int],
+    gap: str = "  ",
+    is_cut: bool = True,
 ) -> Text:
-    """Return a titled table; strings of any origin are shown as they are, a line too long ends in an ellipsis."""
+    """Return a titled table; strings of any origin are shown as they are.
+
+    A line too long ends in an ellipsis, or stays whole where it is not `is_cut`.
+    """
     rows = [[Text(name, style="bold") for name in names]]
     rows += [[cell if isinstance(cell, Text) else Text(one_line(cell)) for cell in row] for row in cells]
     block = Text("\n").join([*([Text(title)] if title else []), *grid(rows, right, gap)])
-    block.no_wrap, block.overflow = True, "ellipsis"
+    block.no_wrap, block.overflow = True, "ellipsis" if is_cut else "ignore"
     return block

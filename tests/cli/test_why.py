@@ -68,6 +68,13 @@ def test_it_is_shown_what_was_decided_and_why(directory, capsys):
     assert "CASH: BUY refused: only 5 USDT free" in said
 
 
+def test_on_a_narrow_terminal_nothing_is_cut(directory, capsys, monkeypatch):
+    wide = main(["why", "BTCUSDT", "now", "--data-dir", str(directory)]), capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "40")
+    assert (main(["why", "BTCUSDT", "now", "--data-dir", str(directory)]), capsys.readouterr().out) == wide
+    assert "…" not in wide[1]
+
+
 def test_json_is_one_object(directory, capsys):
     assert main(["why", "bh-no", "--data-dir", directory, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
