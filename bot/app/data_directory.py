@@ -275,11 +275,14 @@ class DataDirectory:
             if value != getattr(wanted, key) and (key != "account" or value != formerly)
         }
         if differing:
+            if known.account == REBUILT:
+                raise DataDirectoryError(
+                    f"{self.path} was rebuilt from topics, to be looked at: orders that made no trade are not in it, "
+                    f"so no {known.mode} run goes on with it; trade with the original, or another --data-dir"
+                )
             # Of two names made of keys nobody can tell whether they are one account's.
             fix = "give another --data-dir"
-            if known.account == REBUILT:
-                fix = "it was rebuilt of trades, to be looked at: trade with the original, or another --data-dir"
-            elif [*differing] == ["account"] and not (known.account.startswith(UID) and account.startswith(UID)):
+            if [*differing] == ["account"] and not (known.account.startswith(UID) and account.startswith(UID)):
                 fix += (
                     "; if it is the same account with a new API key, go on with this book by writing "
                     f'"account": "{account}" in {self._identity_path}'

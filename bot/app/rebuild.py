@@ -1,7 +1,9 @@
 """Rebuild: klines, trades, events and the book they make, from the topics into an empty data directory.
 
-What is stored is on the topics and nothing else is, so that the rebuilt store is the original one, as far as topics are
-kept. The journal is made of the trades: one fill each, of all that its order filled.
+Klines, trades, events about actors and the cash that the book began with are on the topics, so that these are the
+original ones, as far as topics are kept. The journal, and with it position and cash, is made of the trades: one fill
+each, of all that its order filled. Nowhere on the topics are decisions, orders that filled nothing, and what `reconcile
+--accept` booked: a book with such an adjustment is found unequal, which says so.
 """
 
 import hashlib
@@ -242,7 +244,10 @@ class _Rebuild:
         theirs_wallet = stored_snapshot(original).wallet_json()
         for key in ("cash", "positions"):
             if wallet[key] != theirs_wallet[key]:
-                return f"{key}: {wallet[key]} rebuilt, {theirs_wallet[key]} in the original"
+                told = f"{key}: {wallet[key]} rebuilt, {theirs_wallet[key]} in the original"
+                with SqliteJournal.read_only(original.orders) as journal:
+                    adjustments = len(journal.adjustments())
+                return f"{told}, {adjustments} of whose corrections are on no topic" if adjustments else told
         return None
 
 
@@ -253,14 +258,14 @@ def _told(what: str, mine: str | None, theirs: str | None) -> str:
 
 
 def _fills(trade: Trade) -> Iterator[Fill]:
-    """Give fills that add up to the trade, with every commission."""
+    """Give fills that add up to the trade, with every commission; the first has a paper fill's own trade id."""
     commissions = trade.commissions or ((trade.commission_asset, trade.commission),)
     for number, (asset, amount) in enumerate(commissions):
         is_first = number == 0
         yield Fill(
             client_order_id=trade.client_order_id,
             order_id=trade.order_id,
-            trade_id=number + 1,
+            trade_id=trade.order_id + number,
             symbol=trade.symbol,
             side=trade.side,
             price=trade.price,

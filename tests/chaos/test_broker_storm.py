@@ -107,7 +107,8 @@ class Storm:
             pause(self.rng.uniform(0, seconds / 2))
             self.kill_bot()
         pause(max(0.0, began + seconds - time.monotonic()))
-        wait_until(lambda: self.taken() > before, 20, f"the bot trades on without a broker: {self.bot.said[-2000:]}")
+        # A bot that was killed is still starting, on a machine that may be busy.
+        wait_until(lambda: self.taken() > before, 60, f"the bot trades on without a broker: {self.bot.said[-2000:]}")
         waited = (self.waiting() or {"depth": 0})["depth"]
         self.broker.restart()
         back = time.monotonic()

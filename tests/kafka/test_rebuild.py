@@ -1,5 +1,6 @@
 """`run` publishes what it stores; `replay --from-kafka` makes the same store and book of it again."""
 
+import json
 from decimal import Decimal
 
 import msgspec
@@ -8,8 +9,9 @@ from confluent_kafka import Producer
 
 from bot.adapters.kafka.admin import Topics
 from bot.adapters.kafka.codec import Codec
-from bot.adapters.sqlite import SqliteStore
-from tests.integration.processes import command
+from bot.adapters.sqlite import SqliteJournal, SqliteStore
+from bot.domain.adjustment import Adjustment
+from tests.integration.processes import ExchangeProcess, command
 from tests.kafka.entries import ENTRIES, MINUTE_MS, START_MS, a_kline, a_trade
 
 SECONDS = "6s"
@@ -43,7 +45,7 @@ def publish(kafka):
     return write
 
 
-@pytest.mark.kafka
+@pytest.mark.kafka("latest_offset")
 def test_a_bot_that_ran_twice_is_made_again_of_its_topics(told):
     for _ in range(2):
         status, _, complaint = told("run", "--data-dir", "bot", "--for", SECONDS)
@@ -58,12 +60,53 @@ def test_a_bot_that_ran_twice_is_made_again_of_its_topics(told):
         assert len(original) > 50
     status, _, complaint = told("run", "--data-dir", "again", "--for", "1s")
     assert status == 2
-    assert "rebuilt of trades, to be looked at" in complaint
+    assert complaint.startswith("again was rebuilt from topics, to be looked at: orders that made no trade are not in")
+    assert "so no demo run goes on with it; trade with the original" in complaint
+    assert complaint.count("\n") == 1
     status, out, _ = told("status", "--data-dir", "bot")
     assert "nothing waits" in out
 
 
-@pytest.mark.kafka
+@pytest.mark.kafka("latest_offset")
+def test_a_rebuilt_paper_book_trades_on(kafka, told, tmp_path):
+    with ExchangeProcess(tmp_path / "exchange", 7, 50) as exchange:
+        more = exchange.settings | {"BOT_BUY_DROP": "0.002", "BOT_SELL_RISE": "0.002"}
+        paper = ("run", "--mode", "paper", "--for", SECONDS, "--data-dir")
+        status, _, complaint = told(*paper, "bot", **more)
+        assert status == 0, complaint
+        status, out, complaint = told("replay", "--from-kafka", "--data-dir", "again", "--equal-to", "bot")
+        assert (status, complaint) == (0, ""), out
+        before = json.loads(told("trades", "--json", "--data-dir", "again")[1])
+        status, _, complaint = told(*paper, "again", **more)
+        assert status == 0, complaint
+    after = json.loads(told("trades", "--json", "--data-dir", "again")[1])
+    assert after[: len(before)] == before
+    assert len(after) > len(before) > 0
+    for name in ("order_id", "client_order_id"):
+        assert len({trade[name] for trade in after}) == len(after)
+    held = json.loads(told("wallet", "--json", "--data-dir", "again")[1])["positions"]
+    for symbol in held:
+        bought = sum(
+            Decimal(one["quantity"]) - Decimal(one["commission"])
+            for one in after
+            if one["symbol"] == symbol and one["side"] == "BUY"
+        )
+        sold = sum(Decimal(one["quantity"]) for one in after if one["symbol"] == symbol and one["side"] == "SELL")
+        assert Decimal(held[symbol]) == bought - sold
+
+
+@pytest.mark.kafka("latest_offset")
+def test_what_a_person_booked_is_on_no_topic_and_that_is_said(told, publish, tmp_path):
+    publish(ENTRIES["BookOpened"], a_kline(0), a_kline(1))
+    assert told("replay", "--from-kafka", "--data-dir", "one")[0] == 0
+    with SqliteJournal(tmp_path / "one" / "orders.db") as journal:
+        journal.adjust(Adjustment("a1", "", Decimal(0), Decimal(-5), "reconcile --accept", START_MS))
+    status, out, _ = told("replay", "--from-kafka", "--data-dir", "two", "--equal-to", "one")
+    assert status == 1
+    assert "NOT equal to one: cash: 10000 rebuilt, 9995 in the original, 1 of whose corrections are on no topic" in out
+
+
+@pytest.mark.kafka("latest_offset")
 def test_messages_that_came_twice_count_once_and_late_fills_replace_their_trade(told, publish, tmp_path):
     klines = [a_kline(number) for number in range(5)]
     part = msgspec.structs.replace(a_trade(2), quantity=Decimal("0.01"))
@@ -78,7 +121,7 @@ def test_messages_that_came_twice_count_once_and_late_fills_replace_their_trade(
     assert out.startswith("rebuilt the paper book: 2 klines, 1 trades, 0 events")
 
 
-@pytest.mark.kafka
+@pytest.mark.kafka("latest_offset")
 def test_a_store_that_lacks_a_kline_is_not_equal(told, publish, tmp_path):
     publish(ENTRIES["BookOpened"], a_kline(0), a_kline(1))
     assert told("replay", "--from-kafka", "--data-dir", "one")[0] == 0
@@ -89,7 +132,7 @@ def test_a_store_that_lacks_a_kline_is_not_equal(told, publish, tmp_path):
     assert f"NOT equal to one: klines of BTCUSDT: {place} rebuilt, none in the original at the same place" in out
 
 
-@pytest.mark.kafka
+@pytest.mark.kafka("latest_offset")
 def test_topics_of_two_bots_or_modes_are_no_book_and_leave_none(told, publish, tmp_path):
     publish(ENTRIES["BookOpened"], a_kline())
     publish(a_kline(1), mode="live")
