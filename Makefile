@@ -9,6 +9,5 @@ format:  ; scripts/setup dev && .venv/bin/ruff format . && .venv/bin/ruff check 
 kafka:   ; scripts/kafka
 chaos:   ; BULKHEAD_KILLS=200 scripts/test -m chaos
 fuzz:    ; BULKHEAD_FUZZ_CASES=$${BULKHEAD_FUZZ_CASES:-1000000} scripts/test -q tests/fuzz
-bench:   ; scripts/setup && .venv/bin/python -m benchmarks.supervision && .venv/bin/python -m benchmarks.replay && .venv/bin/python -m benchmarks.orders \
-           && .venv/bin/python -m benchmarks.feeds
+bench:   ; scripts/setup dev && for one in supervision replay orders feeds why kafka; do .venv/bin/python -m benchmarks.$$one || exit 1; done
 clean:   ; rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,7 @@
 """`run` publishes what it stores; `replay --from-kafka` makes the same store and book of it again."""
 
 import json
+import signal
 from decimal import Decimal
 
 import msgspec
@@ -11,7 +12,7 @@ from bot.adapters.kafka.admin import Topics
 from bot.adapters.kafka.codec import Codec
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
 from bot.domain.adjustment import Adjustment
-from tests.integration.processes import ExchangeProcess, command
+from tests.integration.processes import ExchangeProcess, Program, command, wait_until
 from tests.kafka.entries import ENTRIES, MINUTE_MS, START_MS, a_kline, a_trade
 
 SECONDS = "6s"
@@ -46,6 +47,7 @@ def publish(kafka):
 
 
 @pytest.mark.kafka("latest_offset")
+@pytest.mark.timeout(240)
 def test_a_bot_that_ran_twice_is_made_again_of_its_topics(told):
     for _ in range(2):
         status, _, complaint = told("run", "--data-dir", "bot", "--for", SECONDS)
@@ -68,18 +70,34 @@ def test_a_bot_that_ran_twice_is_made_again_of_its_topics(told):
 
 
 @pytest.mark.kafka("latest_offset")
+@pytest.mark.timeout(240)
 def test_a_rebuilt_paper_book_trades_on(kafka, told, tmp_path):
+    def trades_of(name):
+        status, out, _ = told("trades", "--json", "--data-dir", name)
+        return json.loads(out) if status == 0 else []
+
+    def trade(name, settings):
+        before = len(trades_of(name))
+        with Program("run", "--mode", "paper", "--data-dir", name, cwd=tmp_path, settings=settings) as bot:
+            bot.await_line("topics made" if name == "bot" else "stream up", 30)
+            wait_until(lambda: len(trades_of(name)) > before, 60, "a trade")
+            bot.send(signal.SIGTERM)
+            assert bot.ends(20) == 0, bot.said
+
+    settings = {
+        "BOT_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "BOT_KAFKA__TOPIC_PREFIX": kafka.topic_prefix,
+        "BOT_BUY_DROP": "0.002",
+        "BOT_SELL_RISE": "0.002",
+    }
     with ExchangeProcess(tmp_path / "exchange", 7, 50) as exchange:
-        more = exchange.settings | {"BOT_BUY_DROP": "0.002", "BOT_SELL_RISE": "0.002"}
-        paper = ("run", "--mode", "paper", "--for", SECONDS, "--data-dir")
-        status, _, complaint = told(*paper, "bot", **more)
-        assert status == 0, complaint
+        settings |= exchange.settings
+        trade("bot", settings)
         status, out, complaint = told("replay", "--from-kafka", "--data-dir", "again", "--equal-to", "bot")
         assert (status, complaint) == (0, ""), out
-        before = json.loads(told("trades", "--json", "--data-dir", "again")[1])
-        status, _, complaint = told(*paper, "again", **more)
-        assert status == 0, complaint
-    after = json.loads(told("trades", "--json", "--data-dir", "again")[1])
+        before = trades_of("again")
+        trade("again", settings)
+    after = trades_of("again")
     assert after[: len(before)] == before
     assert len(after) > len(before) > 0
     for name in ("order_id", "client_order_id"):
