@@ -277,7 +277,7 @@ class DataDirectory:
         if differing:
             if known.account == REBUILT:
                 raise DataDirectoryError(
-                    f"{self.path} was rebuilt from topics, to be looked at: orders that made no trade are not in it, "
+                    f"{self.path} was rebuilt of trades, to be looked at: orders that made no trade are not in it, "
                     f"so no {known.mode} run goes on with it; trade with the original, or another --data-dir"
                 )
             # Of two names made of keys nobody can tell whether they are one account's.

@@ -62,7 +62,7 @@ def test_a_bot_that_ran_twice_is_made_again_of_its_topics(told):
         assert len(original) > 50
     status, _, complaint = told("run", "--data-dir", "again", "--for", "1s")
     assert status == 2
-    assert complaint.startswith("again was rebuilt from topics, to be looked at: orders that made no trade are not in")
+    assert complaint.startswith("again was rebuilt of trades, to be looked at: orders that made no trade are not in")
     assert "so no demo run goes on with it; trade with the original" in complaint
     assert complaint.count("\n") == 1
     status, out, _ = told("status", "--data-dir", "bot")
