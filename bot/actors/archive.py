@@ -68,6 +68,7 @@ class ArchiveActor(Actor):
         self._history: History | None = None
         self._size = settings.batch
         self._failures = 0
+        self._failed: type | None = None
         self._is_armed = False
         self._dropped: int | None = None  # as last told
         self._told_down: str | None = None
@@ -121,6 +122,7 @@ class ArchiveActor(Actor):
 
     def _write(self) -> bool:
         """Take the next step: connect, or write a batch and have the outbox forget it. True if more may be due."""
+        kind: type | None = None
         try:
             kind, rows = self._next()
             if not rows:
@@ -132,16 +134,16 @@ class ArchiveActor(Actor):
             self.context.run_fenced(lambda: self._outbox.delivered(rows[-1][0], kind))
         except StoreBusy as error:
             self._size = max(self._settings.least, self._size // 2)
-            self._on_failure(Link.AWAY, error)
+            self._on_failure(kind, Link.AWAY, error)
             return False
         except StoreError as error:
             self._let_go()
-            self._on_failure(Link.REFUSED, error)
+            self._on_failure(kind, Link.REFUSED, error)
             return False
         is_full = len(rows) == self._size
         if is_full:
             self._size = min(self._settings.batch, self._size * 2)
-        self._on_written(len(rows))
+        self._on_written(kind, len(rows))
         return is_full or kind is Trade
 
     def _next(self) -> tuple[type, list[tuple[int, LogEntry]]]:
@@ -159,14 +161,18 @@ class ArchiveActor(Actor):
             self._remember(refused=self._cell.value.refused + len(error.items))
             self._complain(f"{len(error.items)} items are kept in history.db only: {error}")
 
-    def _on_written(self, count: int) -> None:
-        self._failures = 0
-        self._remember(link=Link.UP.value, reason="", archived=self._cell.value.archived + count)
+    def _on_written(self, kind: type, count: int) -> None:
+        self._remember(archived=self._cell.value.archived + count)
+        if self._failed not in (None, kind):
+            return  # what klines are refused for is not over because a trade was taken
+        self._failures, self._failed = 0, None
+        self._remember(link=Link.UP.value, reason="")
         if self._cell.value.down_ms is not None:
             self._on_back(self.context.clock.now_ms(), self._cell.value.down_ms, self._outbox.depth + count)
 
-    def _on_failure(self, link: Link, error: StoreError) -> None:
+    def _on_failure(self, kind: type | None, link: Link, error: StoreError) -> None:
         self._failures += 1
+        self._failed = kind
         down_ms = self._cell.value.down_ms
         down_ms = self.context.clock.now_ms() if down_ms is None else down_ms
         self._remember(link=link.value, reason=str(error), down_ms=down_ms, failures=self._cell.value.failures + 1)

@@ -210,6 +210,26 @@ def test_a_missing_table_is_told_at_once_with_the_fix_and_its_coming_is_noticed(
     assert desk.remote.written == klines(3)
 
 
+def test_where_klines_are_refused_trades_go_on_and_that_ends_nothing(desk):
+    def refuse_klines(entries):
+        if isinstance(entries[0], Kline):
+            raise NO_TABLE
+
+    desk.remote.on_write = refuse_klines
+    desk.store(*klines(3))
+    for number in range(12):
+        desk.store(a_trade(number))
+        desk.wait(5_000, step=500)
+    assert len(desk.remote.written) > 8
+    assert (desk.cell.value.link, desk.cell.value.outages) == ("refused", 0)
+    assert desk.cell.value.archived == len(desk.remote.written)
+    assert len([line for line in desk.said() if "takes" in line]) == 1
+    desk.remote.on_write = lambda entries: None
+    desk.wait(11_000)
+    assert desk.outbox.depth == 0
+    assert (desk.cell.value.link, desk.cell.value.outages) == ("up", 1)
+
+
 def test_new_credentials_are_taken_by_a_new_connection_and_another_cause_is_told_too(desk):
     desk.store(*klines(1))
     desk.wait(500)
