@@ -82,8 +82,11 @@ class Database:
         Writes go on meanwhile, but for one sync of the disk at the end: the one that a WAL that begins anew costs.
         """
         with self._errors_named():
-            wal = self._path.with_name(f"{self._path.name}-wal")
-            if not wal.exists() or wal.stat().st_size < pages * PAGE_BYTES:
+            try:
+                size = self._path.with_name(f"{self._path.name}-wal").stat().st_size
+            except FileNotFoundError:  # closed in order
+                return False
+            if size < pages * PAGE_BYTES:
                 return False
             with closing(sqlite3.connect(self._path, timeout=0, isolation_level=None)) as connection:
                 _, in_wal, folded = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
