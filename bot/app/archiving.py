@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from bot.actors.archive import ArchiveSettings
 from bot.actors.supervisor import ArchivingParts
 from bot.adapters.sqlite import SqliteOutbox
@@ -35,16 +37,13 @@ class Archiving:
 
 
 def _connecting(settings: Settings, identity: Identity, formerly: str | None, clock: Clock) -> Callable[[], History]:
-    def connect() -> History:
-        # Imported only now: whoever stores nothing there needs no client.
-        from bot.adapters.dynamodb import DynamoHistory
+    # Imported only now: whoever stores nothing there needs no client. But not by the actor, whose time is measured.
+    from bot.adapters.dynamodb import DynamoHistory
 
+    def connect() -> History:
         history = DynamoHistory(settings.aws, settings.keep_open_klines_days, clock, PATIENCE_MS)
         try:
-            for name in history.tables.names:
-                history.tables.verify(name)
-            book = identity.mode, identity.exchange, identity.account, identity.bot_id
-            history.tables.belong_to(*book, formerly=formerly)
+            history.tables.claim(**msgspec.structs.asdict(identity), formerly=formerly)
         except ConfigurationRefused as error:
             history.close()
             raise StoreError(str(error)) from None

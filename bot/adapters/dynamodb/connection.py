@@ -23,7 +23,7 @@ from bot.supervision import Clock
 
 CONNECT_TIMEOUT_S = 1.5
 READ_TIMEOUT_S = 2.5
-PATIENCE_MS = 3_000
+PATIENCE_MS = 2_000
 """How long a call is tried again. With the time-outs of its last try that is less than an actor's deadline."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0

@@ -55,9 +55,9 @@ class Tables:
                 self._has_ttl = False
         return made + self.examine(name)
 
-    def verify(self, name: str) -> dict[str, Any]:
+    def verify(self, name: str, deadline_ms: int | None = None) -> dict[str, Any]:
         """Return a table's description. Raises TableMissing; StoreError where its keys are not the contract's."""
-        found: dict[str, Any] = self._ask("describe_table", name, TableName=name)["Table"]
+        found: dict[str, Any] = self._ask("describe_table", name, deadline_ms, TableName=name)["Table"]
         keys = {key["KeyType"]: key["AttributeName"] for key in found["KeySchema"]}
         types = {each["AttributeName"]: each["AttributeType"] for each in found["AttributeDefinitions"]}
         wanted = {"HASH": "symbol", "RANGE": _SORT_KEYS[name.removeprefix(self._aws.table_prefix)]}
@@ -85,20 +85,35 @@ class Tables:
             return f"{self._connection.place}, {billing}"
         return f"{self._connection.place}, {billing}, {self._expiry()}"
 
-    def belong_to(self, mode: str, exchange: str, account: str, bot_id: str, formerly: str | None = None) -> None:
+    def claim(self, mode: str, exchange: str, account: str, bot_id: str, formerly: str | None = None) -> None:
+        """Verify both tables and make them this book's, all in the time of one call. Raises as `belong_to`."""
+        deadline_ms = self._connection.deadline()
+        for name in self.names:
+            self.verify(name, deadline_ms)
+        self.belong_to(mode, exchange, account, bot_id, formerly, deadline_ms)
+
+    def belong_to(
+        self,
+        mode: str,
+        exchange: str,
+        account: str,
+        bot_id: str,
+        formerly: str | None = None,
+        deadline_ms: int | None = None,
+    ) -> None:
         """Make the tables this book's where they are nobody's, as `DataDirectory.belong_to` does with a directory.
 
         An account still unknown (empty) is not compared, and nothing is written then. A book whose account was named
         `formerly` gets the new name. Raises ConfigurationRefused, both named, if they are another's.
         """
         given = dict(zip(_IDENTITY, (mode, exchange, account, bot_id), strict=True))
-        known = self.identity()
+        known = self.identity(deadline_ms)
         if known is None and account:
             try:
-                self._write_identity(given, "attribute_not_exists(#mode)")
+                self._write_identity(given, "attribute_not_exists(#mode)", deadline_ms)
                 return
             except ConditionFailed:  # another was first, or it was this very write, whose answer got lost
-                known = self.identity()
+                known = self.identity(deadline_ms)
         if known is None:
             return
         if known["account"] == formerly or not account:
@@ -114,11 +129,11 @@ class Tables:
                 f"({'; '.join(differing)}): set another aws.table_prefix"
             )
         if known != given:
-            self._write_identity(given, None)
+            self._write_identity(given, None, deadline_ms)
 
-    def identity(self) -> dict[str, str] | None:
+    def identity(self, deadline_ms: int | None = None) -> dict[str, str] | None:
         """Return whose book is in the tables: mode, exchange, account, bot_id. None if it is nobody's yet."""
-        book = self._book()
+        book = self._book(deadline_ms)
         return {key: book[key]["S"] for key in _IDENTITY} if "mode" in book else None
 
     def symbols(self, deadline_ms: int | None = None) -> list[str]:
@@ -139,11 +154,11 @@ class Tables:
         answer = self._ask("get_item", self.trades, deadline_ms, **wanted)
         return dict(answer.get("Item", {}))
 
-    def _write_identity(self, identity: dict[str, str], condition: str | None) -> None:
+    def _write_identity(self, identity: dict[str, str], condition: str | None, deadline_ms: int | None) -> None:
         sets = ", ".join(f"#{key} = :{key}" for key in identity)
         more: dict[str, Any] = {"ConditionExpression": condition} if condition else {}
         values = {f":{key}": {"S": value} for key, value in identity.items()}
-        self._update(UpdateExpression=f"SET {sets}", names=_IDENTITY, values=values, **more)
+        self._update(_IDENTITY, values, deadline_ms, UpdateExpression=f"SET {sets}", **more)
 
     def _update(
         self, names: tuple[str, ...], values: dict[str, Any], deadline_ms: int | None = None, **parameters: Any
