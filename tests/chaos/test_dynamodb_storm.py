@@ -31,7 +31,7 @@ IS_LONG = OUTAGE_S > 60
 SEED = int(os.environ.get("BULKHEAD_SEED") or secrets.randbelow(1_000_000))
 INTERVAL_MS = 50
 PREFIX = "storm-"
-RECOVERS_WITHIN_S = 30 + OUTAGE_S
+RECOVERS_WITHIN_S = 60 + OUTAGE_S
 MORE_MEMORY_KB = 60_000
 
 
@@ -168,7 +168,7 @@ def compare(ours, theirs):
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(150 + 3 * OUTAGE_S)
+@pytest.mark.timeout(300 + 3 * OUTAGE_S)
 def test_dynamodb_has_what_the_store_has_whoever_was_killed_throttled_or_expired(tmp_path, monkeypatch):
     rng = random.Random(SEED)
     print(f"\nBULKHEAD_SEED={SEED} BULKHEAD_DYNAMODB_OUTAGE_S={OUTAGE_S:.0f}")
