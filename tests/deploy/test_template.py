@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto.cloudformation.parsing import get_model_map
@@ -115,10 +116,9 @@ def test_nothing_comes_in_and_the_machine_is_closed(stack: Stack) -> None:
 def test_no_statement_allows_more_than_it_names(stack: Stack) -> None:
     anywhere = set()
     for statement in (*stack.policy("bot"), *stack.policy("machine")):
-        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-        assert not any("*" in action for action in actions)
+        assert not any("*" in action for action in actions([statement]))
         if statement["Resource"] == "*" and "Condition" not in statement:
-            anywhere |= {action.partition(":")[0] for action in actions}
+            anywhere |= {action.partition(":")[0] for action in actions([statement])}
     # Those of Systems Manager know no resources.
     assert anywhere == {"ssm", "ssmmessages", "ec2messages"}
 
@@ -187,6 +187,35 @@ def test_a_machine_installs_the_wheel_and_starts_the_unit(stack: Stack, machine:
     assert f"BOT_LOG__FILE={log['file_path']}" in unit("bulkhead.service")
 
 
+IAM = {
+    "ec2 attach-volume": "ec2:AttachVolume",
+    "s3 cp": "s3:GetObject",
+    "ecr get-login-password": "ecr:GetAuthorizationToken",
+}
+"""What commands of the AWS CLI need. Source: AWS, service authorization reference."""
+
+
+def actions(statements: list[dict[str, Any]]) -> set[str]:
+    found = set()
+    for statement in statements:
+        found |= {statement["Action"]} if isinstance(statement["Action"], str) else set(statement["Action"])
+    return found
+
+
+def asked_of_aws(machine: Machine) -> set[str]:
+    return {IAM[" ".join(call.split()[1:3])] for call in machine.calls if call.startswith("aws ")}
+
+
+def test_a_machine_may_what_it_asks_of_aws(stack: Stack, machine: Machine) -> None:
+    asked = asked_of_aws(machine)
+    assert asked == {"ec2:AttachVolume", "s3:GetObject"}
+    allowed = actions(stack.policy("machine"))
+    assert asked <= allowed
+    # The rest is Systems Manager's agent and the log's.
+    rest = {action.partition(":")[0] for action in allowed - asked}
+    assert rest == {"ssm", "ssmmessages", "ec2messages", "logs"}
+
+
 def test_the_bot_there_has_the_settings_that_were_given(stack: Stack, machine: Machine) -> None:
     environment = machine.environment()
     assert environment.pop("RUN_FLAGS") == "--yes-real-money"
@@ -228,9 +257,10 @@ def test_a_machine_can_run_the_image_instead(moto_url: str, tmp_path: Path) -> N
     assert machine.text("/etc/bulkhead/image.env") == f"IMAGE={image}\n"
     assert f"docker login --username AWS --password-stdin {repository}" in machine.calls
     assert f"docker pull {image}" in machine.calls
-    actions = [statement["Action"] for statement in stack.policy("machine")]
-    assert "s3:GetObject" not in actions
-    assert "ecr:GetAuthorizationToken" in actions
+    allowed = actions(stack.policy("machine"))
+    assert asked_of_aws(machine) == {"ec2:AttachVolume", "ecr:GetAuthorizationToken"}
+    assert asked_of_aws(machine) <= allowed
+    assert "s3:GetObject" not in allowed
     assert load_settings({}, None, machine.environment()).mode is Mode.PAPER
 
 
