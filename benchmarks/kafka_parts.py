@@ -78,7 +78,8 @@ def resident_mb() -> float:
 
 
 def plain_producer(servers: str, topic: str, count: int, pipe: Connection) -> None:
-    """Produce klines as a script would: a dict, json.dumps, produce, poll."""
+    """Produce the same messages as a script would: a dict, json.dumps, produce, poll."""
+    headers = {"type": "Kline", "schema": "1", "mode": "paper"}
     config = {
         "bootstrap.servers": servers,
         "enable.idempotence": True,
@@ -115,9 +116,7 @@ def plain_producer(servers: str, topic: str, count: int, pipe: Connection) -> No
         }
         while True:
             try:
-                producer.produce(
-                    topic, json.dumps(value), kline.symbol, headers={"type": "Kline"}, on_delivery=on_delivery
-                )
+                producer.produce(topic, json.dumps(value), kline.symbol, headers=headers, on_delivery=on_delivery)
                 break
             except BufferError:
                 producer.poll(0.05)

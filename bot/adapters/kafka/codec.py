@@ -5,7 +5,7 @@ anything else is a new one, with an upcaster from the one before it. Every versi
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple, get_args
 
@@ -112,7 +112,7 @@ class Codec:
 
     def __init__(self, mode: str, topic_prefix: str = "", forms: Mapping[str, Form] = FORMS) -> None:
         self._forms = forms
-        self._known: dict[_Head, tuple[Form, int]] = {}
+        self._known: dict[_Head, tuple[Form, int, Sequence[Upcaster]]] = {}
         self._topics = {kind: topic_prefix + topic for kind, topic in TOPICS.items()}
         self._headers: dict[type, list[tuple[str, str | bytes | None]]] = {
             form.kind: [("type", name.encode()), ("schema", b"%d" % form.schema), ("mode", mode.encode())]
@@ -165,9 +165,10 @@ class Codec:
         known = self._known.get(head)
         if known is None:
             known = self._known[head] = self._form_of(head, record)
-        form, version = known
+        form, version, upcasters = known
         try:
-            entry = form.read(self._upcast(form, version, record.value or b""))
+            value = record.value or b""
+            entry = form.read(_upcast(value, upcasters) if upcasters else value)
             received = headers.get(RECEIVED_EVENT_TIME)
             if received is not None and type(entry) is Kline:
                 entry = msgspec.structs.replace(entry, received_event_time=int(received))
@@ -178,8 +179,8 @@ class Codec:
         _check_numbers(entry, record)
         return entry  # type: ignore[no-any-return]
 
-    def _form_of(self, head: _Head, record: Record) -> tuple[Form, int]:
-        """Return the form and version that the headers name. Raises CodecError."""
+    def _form_of(self, head: _Head, record: Record) -> tuple[Form, int, Sequence[Upcaster]]:
+        """Return the form and version that the headers name, and what makes the newest of it. Raises CodecError."""
         name, schema = (head[0] or b"").decode("ascii", "replace"), head[1] or b""
         form, place = self._forms.get(name), _place(record)
         if form is None:
@@ -192,16 +193,14 @@ class Codec:
                 f"{place}: this {name} has version {version}, and this bot reads versions up to {form.schema}; "
                 "read it with a newer bot"
             )
-        return form, version
+        return form, version, form.upcasters[version - 1 :]
 
-    @staticmethod
-    def _upcast(form: Form, version: int, value: bytes) -> bytes:
-        if version == form.schema:
-            return value
-        fields = _PLAIN.decode(value)
-        for upcaster in form.upcasters[version - 1 :]:
-            fields = upcaster(fields)
-        return _ENCODER.encode(fields)
+
+def _upcast(value: bytes, upcasters: Sequence[Upcaster]) -> bytes:
+    fields = _PLAIN.decode(value)
+    for upcaster in upcasters:
+        fields = upcaster(fields)
+    return _ENCODER.encode(fields)
 
 
 def _has_exponent(written: bytes, symbol: str | None) -> bool:
