@@ -147,6 +147,20 @@ def test_four_batches_are_on_the_way_at_once_so_distance_costs_little(history, p
     assert stored(history, dynalite)[0] == sorted(kline_key(kline) for kline in many)
 
 
+def test_pauses_grow_only_while_most_is_refused(history, proxy, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(history._connection, "pause", lambda seconds, deadline_ms: pauses.append(seconds))
+    proxy.fail(throttled(), "BatchWriteItem", every=2)
+    history.write(klines_of(*range(1, 401)), [])
+    assert 0 < max(pauses) <= 0.05
+    pauses.clear()
+    proxy.heal()
+    proxy.fail(throttled(), "BatchWriteItem", times=6)
+    history.write(klines_of(*range(1, 26)), [])
+    assert len(pauses) == 6
+    assert pauses[-1] > 0.5
+
+
 def test_what_one_of_them_is_refused_for_is_told_once_all_have_ended(history, proxy, dynalite):
     proxy.fail(refused("AccessDeniedException"), "BatchWriteItem", times=1)
     with pytest.raises(StoreError, match="allow dynamodb:BatchWriteItem on it"):

@@ -134,6 +134,8 @@ class Writer:
                     f"{self._tables.klines}): it is tried again; if it stays so, take aws.billing on_demand, or more "
                     "aws.write_units"
                 )
+            if 2 * len(left) <= len(some):
+                pauses.reset()  # it takes nearly what it is given
             self._connection.pause(pauses.longer(), deadline_ms)
 
     def _put_at_once(self, batches: Sequence[_Batch]) -> tuple[set[_Key], StoreBusy | None]:
