@@ -46,7 +46,14 @@ def _group(item: pytest.Item) -> str:
             return group
     if "tests/aws/" in item.nodeid:
         return "aws"
-    return item.nodeid if _is_long(item) else item.nodeid.partition("::")[0]
+    return item.nodeid if _is_long(item) and not _shares(item) else item.nodeid.partition("::")[0]
+
+
+def _shares(item: pytest.Item) -> bool:
+    """Whether what it needs was made once for its whole file."""
+    info = getattr(item, "_fixtureinfo", None)
+    known = info.name2fixturedefs.values() if info is not None else ()
+    return any(definition.scope == "module" for definitions in known for definition in definitions)
 
 
 def _is_long(item: pytest.Item) -> bool:

@@ -23,6 +23,7 @@ from tests.chaos.test_broker_storm import broker  # noqa: F401
 from tests.chaos.test_isolation import FLOOR_MS, PHASE_S, TRIES, World, p99, quiet, show  # noqa: F401
 
 
+@pytest.mark.alone
 @pytest.mark.chaos
 @pytest.mark.kafka("durable", "restart")
 @pytest.mark.usefixtures("quiet")

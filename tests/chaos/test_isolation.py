@@ -269,6 +269,7 @@ def quiet(tmp_path, caplog):
     sys.setswitchinterval(interval)
 
 
+@pytest.mark.alone
 @pytest.mark.chaos
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.timeout(60 + TRIES * 12 * PHASE_S)
@@ -336,6 +337,7 @@ def p99(values):
     return sorted(values)[int(len(values) * 0.99)]
 
 
+@pytest.mark.alone
 @pytest.mark.chaos
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.timeout(60 + 3 * PHASE_S)

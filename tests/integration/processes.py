@@ -17,6 +17,7 @@ from typing import Any
 import requests
 
 import bot
+from bot.app.control import ControlError, ask
 
 ROOT = Path(bot.__file__).parents[1]
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "DOGEUSDT")
@@ -81,6 +82,17 @@ def told(*arguments: object, cwd: Path) -> Any:
     assert (ended.returncode, complaints) == (0, []), ended.stderr
     assert ended.stdout.count("\n") == 1
     return json.loads(ended.stdout)
+
+
+def status_of(data: Path) -> Any:
+    """What the bot that runs in this directory says of itself; None while none does, or it does not listen yet.
+
+    It is asked without a process of a command: for what is asked again and again.
+    """
+    try:
+        return ask(data / "control.sock", {"command": "status"})
+    except ControlError:
+        return None
 
 
 def is_left(group: int) -> bool:
@@ -277,7 +289,11 @@ class ExchangeProcess:
             "simulator", "--json", "--port", self._port, "--data-dir", books, *self._arguments, cwd=self._directory
         )
         self._program = program
-        ends = json.loads(program.await_line("rest_url", timeout_s=20))
+        try:
+            ends = json.loads(program.await_line("rest_url", timeout_s=20))
+        except AssertionError:
+            program.kill()
+            raise
         assert self.ends in ({}, ends), "the exchange came back elsewhere or with other keys"
         self.ends = ends
         self._port = int(ends["rest_url"].rpartition(":")[2])

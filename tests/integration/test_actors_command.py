@@ -6,19 +6,22 @@ import socket
 import pytest
 
 from bot.app.control import ControlError, ask
-from tests.integration.processes import Program, command, told, wait_until
+from tests.integration.processes import Program, command, status_of, told, wait_until
 
 
 @pytest.fixture
 def bot(tmp_path):
     with Program("run", "--allow-chaos", "--data-dir", tmp_path / "data", cwd=tmp_path) as program:
-        wait_until(lambda: {a["state"] for a in actors(tmp_path).values()} == {"running"}, 20, "all actors run")
+        wait_until(lambda: all_run(tmp_path), 20, "all actors run")
         yield program
 
 
+def all_run(path):
+    status = status_of(path / "data")
+    return status is not None and {actor["state"] for actor in status["actors"]} == {"running"}
+
+
 def actors(path):
-    if command("actors", "list", "--data-dir", path / "data", cwd=path).returncode:
-        return {"none": {"state": "none"}}
     return {actor["name"]: actor for actor in told("actors", "list", "--data-dir", path / "data", cwd=path)}
 
 
@@ -28,7 +31,11 @@ def kill(path, name, how="raise"):
 
 @pytest.mark.parametrize(
     ("name", "how"),
-    [*(("feed/BTCUSDT", how) for how in ("raise", "exit", "vanish", "hang")), ("stream/0", "raise")],
+    [
+        *(("feed/BTCUSDT", how) for how in ("raise", "exit", "vanish")),
+        pytest.param("feed/BTCUSDT", "hang", marks=pytest.mark.alone),  # found after eight of them
+        ("stream/0", "raise"),
+    ],
 )
 def test_a_killed_actor_runs_again_within_ten_seconds_and_no_other_notices(bot, tmp_path, name, how):
     before = actors(tmp_path)
@@ -75,7 +82,7 @@ def test_the_stacks_of_all_threads_by_their_actors_names(bot):
 
 def test_without_allow_chaos_nobody_is_killed(tmp_path):
     with Program("run", "--data-dir", tmp_path / "data", cwd=tmp_path):
-        wait_until(lambda: {a["state"] for a in actors(tmp_path).values()} == {"running"}, 20, "all actors run")
+        wait_until(lambda: all_run(tmp_path), 20, "all actors run")
         refused = kill(tmp_path, "feed/BTCUSDT")
         assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
         assert "--allow-chaos" in refused.stderr

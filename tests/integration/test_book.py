@@ -7,10 +7,17 @@ from decimal import Decimal
 
 import pytest
 
+from bot.app.data_directory import DataDirectory
+from bot.app.snapshot import stored_snapshot
 from tests.integration.desk import desk
-from tests.integration.processes import ExchangeProcess, Program, command, told, wait_until
+from tests.integration.processes import ExchangeProcess, Program, command, status_of, told, wait_until
 
 EAGER = {"BOT_BUY_DROP": "0.0004", "BOT_SELL_RISE": "0.0004"}
+
+
+def wallet_of(data):
+    """What `wallet --json` prints, without a process of its own."""
+    return stored_snapshot(DataDirectory(data)).wallet_json()
 
 
 def test_symbols_that_are_not_traded_now_stay_in_the_book(tmp_path):
@@ -32,7 +39,7 @@ def test_symbols_that_are_not_traded_now_stay_in_the_book(tmp_path):
 def test_capital_bounds_what_the_bot_may_use_and_can_be_changed(tmp_path):
     def cash(**settings):
         assert command("run", "--for", "1s", "--data-dir", tmp_path / "data", cwd=tmp_path, **settings).returncode == 0
-        return told("wallet", "--data-dir", tmp_path / "data", cwd=tmp_path)["cash"]
+        return wallet_of(tmp_path / "data")["cash"]
 
     never = {"BOT_BUY_DROP": "0.9"}
     assert [cash(BOT_CAPITAL=c, **never) for c in ("5000", "100", "7000", "99999")] == ["5000", "100", "7000", "10000"]
@@ -42,20 +49,9 @@ def test_the_wallet_of_an_account_shows_what_the_exchange_holds(tmp_path):
     with ExchangeProcess(tmp_path / "exchange", 1, 500) as exchange:
         settings = {"BOT_BUY_DROP": "0.9", **exchange.settings}
         with Program("run", "--mode", "testnet", "--data-dir", tmp_path / "data", cwd=tmp_path, settings=settings):
-            wallet = wait_until(
-                lambda: (
-                    told("wallet", "--data-dir", tmp_path / "data", cwd=tmp_path)
-                    if not command("wallet", "--data-dir", tmp_path / "data", cwd=tmp_path).returncode
-                    else None
-                ),
-                20,
-                "a book",
-            )
-            wait_until(
-                lambda: told("wallet", "--data-dir", tmp_path / "data", cwd=tmp_path)["exchange"].get("USDT"),
-                20,
-                "the balances",
-            )
+            wait_until(lambda: status_of(tmp_path / "data"), 20, "a running bot")
+            wallet = told("wallet", "--data-dir", tmp_path / "data", cwd=tmp_path)
+            wait_until(lambda: wallet_of(tmp_path / "data")["exchange"].get("USDT"), 20, "the balances")
     assert wallet["mode"] == "testnet"
     after = told("wallet", "--data-dir", tmp_path / "data", cwd=tmp_path)
     assert after["exchange"]["USDT"] == {"free": "10000", "locked": "0"}

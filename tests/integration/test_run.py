@@ -13,7 +13,6 @@ from functools import partial
 import pytest
 
 from bot.adapters.sqlite import SqliteStore
-from bot.app.control import ControlError, ask
 from tests.integration.books import assert_same_books
 from tests.integration.processes import (
     SYMBOLS,
@@ -24,6 +23,7 @@ from tests.integration.processes import (
     command,
     environment,
     pause,
+    status_of,
     told,
     wait_until,
     within,
@@ -36,13 +36,6 @@ ACTORS = {
 EAGER = {"BOT_BUY_DROP": "0.0002", "BOT_SELL_RISE": "0.0002"}
 
 
-def status_of(data):
-    try:
-        return ask(data / "control.sock", {"command": "status"})
-    except ControlError:
-        return None
-
-
 def has_klines(data):
     """Whether the bot that runs there has taken a kline of each symbol."""
     status = status_of(data)
@@ -51,6 +44,7 @@ def has_klines(data):
     return status if all(view["last_kline_ms"] for view in status["symbols"].values()) else None
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_newcomers_first_minute(tmp_path):
     data = tmp_path / "data" / "demo"
@@ -117,6 +111,7 @@ def test_a_directory_has_one_bot_and_one_mode(tmp_path):
     assert_refused(command("run", "--mode", "testnet", "--data-dir", data, cwd=tmp_path, **other), "demo", "testnet")
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_kline_is_readable_within_a_second(tmp_path):
     data = tmp_path / "data"
@@ -145,6 +140,11 @@ def is_stored(data, symbol, event_time):
         return any(kline.event_time >= event_time for kline in store.last_klines(symbol, 1))
 
 
+def count_of_trades(data):
+    with SqliteStore.read_only(data / "history.db") as store:
+        return sum(1 for _ in store.trades())
+
+
 @pytest.mark.slow
 def test_a_killed_demo_goes_on_with_its_book(tmp_path):
     data = tmp_path / "data"
@@ -156,7 +156,7 @@ def test_a_killed_demo_goes_on_with_its_book(tmp_path):
 
     with Program("run", "--data-dir", data, cwd=tmp_path, settings=EAGER) as bot:
         # Three were made before the kill, of which the last may be stored only now.
-        wait_until(lambda: len(told("trades", "--data-dir", data, cwd=tmp_path)) >= 4, 30, "one more trade")
+        wait_until(lambda: count_of_trades(data) >= 4, 30, "one more trade")
         bot.send(signal.SIGTERM)
         assert bot.ends(10) == 0
     trades = told("trades", "--data-dir", data, cwd=tmp_path)
@@ -230,7 +230,7 @@ def test_a_halted_bot_sends_no_order_until_it_is_resumed(tmp_path):
         resumed = command("resume", "--data-dir", data, cwd=tmp_path)
         assert (resumed.returncode, resumed.stderr) == (0, "")
         assert "halted by" in resumed.stdout
-        wait_until(lambda: len(told("trades", "--data-dir", data, cwd=tmp_path)) > before, 15, "a trade once more")
+        wait_until(lambda: count_of_trades(data) > before, 15, "a trade once more")
         assert "halted by" not in command("check", "--data-dir", data, cwd=tmp_path).stdout
         bot.send(signal.SIGTERM)
         assert bot.ends(10) == 0
