@@ -1,6 +1,7 @@
 """DynamoDB beside a running bot: what waits for it, how it is reached, and whose tables these are."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ PATIENCE_MS = 1_500
 
 
 class Archiving:
-    """What a bot needs to store in DynamoDB. Nothing here asks it, which may be away for as long as it likes."""
+    """What a bot needs to store in DynamoDB, which may be away for as long as it likes."""
 
     def __init__(
         self, settings: Settings, path: Path, identity: Identity, clock: Clock, formerly: str | None = None
@@ -29,27 +30,43 @@ class Archiving:
         most = settings.aws.outbox_bytes
         self.outbox = SqliteOutbox(path, most, (Kline, Trade), closed_only=settings.store_closed_only)
         alarm = ArchiveSettings(alarm_bytes=min(ArchiveSettings().alarm_bytes, most // 2))
-        self.parts = ArchivingParts(self.outbox, _connecting(settings, identity, formerly, clock), alarm)
+        self.parts = ArchivingParts(self.outbox, self._connect, alarm)
+        self._reach = _reaching(settings, identity, formerly, clock)
+        self._reached: History | None = None
+
+    def claim(self) -> None:
+        """Make the tables this book's, if they can be reached now; the archive does so once they can.
+
+        Takes some seconds at most. Raises ConfigurationRefused, both named, if they are another's.
+        """
+        with suppress(StoreError):
+            self._reached = self._reach()
 
     def close(self) -> None:
         """Close the outbox; what waits in it is for the next process."""
+        if self._reached is not None:
+            self._reached.close()
         self.outbox.close()
 
+    def _connect(self) -> History:
+        reached, self._reached = self._reached, None
+        try:
+            return reached or self._reach()
+        except ConfigurationRefused as error:
+            raise StoreError(str(error)) from None
 
-def _connecting(settings: Settings, identity: Identity, formerly: str | None, clock: Clock) -> Callable[[], History]:
+
+def _reaching(settings: Settings, identity: Identity, formerly: str | None, clock: Clock) -> Callable[[], History]:
     # Imported only now: whoever stores nothing there needs no client. But not by the actor, whose time is measured.
     from bot.adapters.dynamodb import DynamoHistory
 
-    def connect() -> History:
+    def reach() -> History:
         history = DynamoHistory(settings.aws, settings.keep_open_klines_days, clock, PATIENCE_MS)
         try:
             history.tables.claim(**msgspec.structs.asdict(identity), formerly=formerly)
-        except ConfigurationRefused as error:
-            history.close()
-            raise StoreError(str(error)) from None
-        except StoreError:
+        except (ConfigurationRefused, StoreError):
             history.close()
             raise
         return history
 
-    return connect
+    return reach

@@ -187,6 +187,7 @@ class BotSystem:
         if settings.store == "dynamodb":
             formerly = account_name(None, keys.key) if settings.mode in WITH_ACCOUNT else None
             self._archiving = Archiving(settings, directory.archive, identity, self._clock, formerly)
+            self._archiving.claim()
         settle(self._store, self._outboxes, self._clock.now_ms())
         market = (settings.market_data.profile or profile, budgets.of(urls.market_rest))
         history = BinanceMarketHistory(urls.market_rest, self._clock, *EXCHANGE_TIMEOUTS_MS, *market)

@@ -7,11 +7,13 @@ from rich.console import Console
 
 from bot.actors import addresses
 from bot.adapters.sqlite import SqliteStore
+from bot.app.archiving import Archiving
 from bot.app.data_directory import DataDirectory
 from bot.app.snapshot import stored_snapshot
 from bot.app.system import BotSystem
 from bot.cli.tables import status_table
 from bot.config import load_settings
+from bot.ports import ConfigurationRefused
 from tests.aws.servers import REGION
 from tests.aws.tables import ClockAt, made, open_history
 from tests.chaos.stepping import await_true
@@ -119,10 +121,21 @@ def test_without_dynamodb_a_bot_trades_tells_what_waits_and_the_next_one_brings_
         assert len(there) + len(list(tables.trades())) == len(klines) + store.trade_count() - left
 
 
-def test_tables_of_another_bot_get_nothing_and_both_are_named(new_bot, tables):
+def test_tables_of_another_bot_are_refused_and_both_are_named(new_bot, tables):
     made(tables).tables.belong_to("live", "com@api.binance.com", "uid-1", "other")
-    bot = new_bot(tables.tables._aws.endpoint_url)
+    with pytest.raises(ConfigurationRefused, match=r"belong to another run \(mode is 'live', not 'demo'.*'other'"):
+        new_bot(tables.tables._aws.endpoint_url)
+    assert tables.last_klines("BTCUSDT", 1) == []
+
+
+def test_tables_that_became_another_bots_meanwhile_get_nothing(new_bot, dynalite, tables, monkeypatch):
+    bot = new_bot(NOWHERE)
+    await_true(lambda: told(bot)["depth"] > 1, 20, "klines wait")
+    bot.stop()
+    made(tables).tables.belong_to("live", "com@api.binance.com", "uid-1", "other")
+    # It cannot be reached at the start, and is there a moment later.
+    monkeypatch.setattr(Archiving, "claim", lambda self: None)
+    bot = new_bot(dynalite.url)
     await_true(lambda: told(bot)["link"] == "refused", 20, "it is refused")
     assert "belong to another run (mode is 'live', not 'demo'" in told(bot)["reason"]
-    await_true(lambda: told(bot)["depth"] > 1, 20, "klines wait")
     assert tables.last_klines("BTCUSDT", 1) == []
