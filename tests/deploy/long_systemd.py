@@ -74,7 +74,11 @@ class Booted:
         (self.root / "etc/bulkhead/bulkhead.env").write_text(f"BOT_MODE={mode}\n" if mode else "")
 
     def off(self) -> None:
-        self._nspawn.kill()
+        # With its first process a machine ends; nspawn then ends by itself, and killed alone it would leave it behind.
+        if self._init:
+            os.kill(self._init, signal.SIGKILL)
+        else:
+            self._nspawn.kill()
         self._nspawn.wait()
         self._log.close()
 
