@@ -138,7 +138,7 @@ def alone(servers: str, folder: Path, count: int) -> tuple[float, dict[str, floa
 
 def order_path(servers: str, folder: Path, turns: int) -> dict[str, Any]:
     """Return in us what publishing adds between kline and order: median of the pairs and its 95 % interval."""
-    end = End(kafka_bots.order_paths, servers, a_prefix(servers), folder / "orders", turns, 300, 60.0)
+    end = End(kafka_bots.order_paths, servers, a_prefix(servers), folder / "orders", turns, 80, 20.0)
     pairs, by_turn, cpu = end.found()
     end.join()
     ours, theirs = (statistics.median(side) / 1000 for side in zip(*pairs, strict=True))

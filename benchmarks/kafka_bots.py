@@ -39,7 +39,7 @@ from bot.supervision import ActorSystem, SystemClock
 YEAR_MS = 31_536_000_000
 ON_THE_WAY = 400
 """A source of whole bots keeps no more of a symbol's klines under way: fewer than its mailboxes hold."""
-WARM_UP = 20
+WARM_UP = 10
 """So many orders of a turn are left out."""
 
 
@@ -279,6 +279,7 @@ def second_bot(servers: str, prefix: str, folder: Path, count: int, pipe: Connec
 def order_paths(servers: str, prefix: str, folder: Path, turns: int, count: int, rate: float, pipe: Connection) -> None:
     """Two bots side by side, one of which publishes, get their klines alternately; then each alone, in turns.
 
+    What one does after its order must be done before the other's next kline, which would pay for it: `rate` is low.
     Tells the ns from kline to order, side by side in pairs, alone by turns; and by turns the us of CPU that a kline
     took of the threads that an order passes.
     """
