@@ -109,8 +109,8 @@ class Saboteur:
             self._pass(fence.context, "after the reply")
             return report
 
-        def settled(journal: Any, report: Any) -> None:
-            settle(journal, report)
+        def settled(journal: Any, report: Any, *more: Any) -> None:
+            settle(journal, report, *more)
             self._pass(getattr(fence, "context", None), "after the commit")
 
         patch(Incarnation, "tell", told)
