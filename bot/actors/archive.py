@@ -6,12 +6,12 @@ from contextlib import suppress
 
 import msgspec
 
-from bot.actors import addresses
 from bot.actors.cells import ArchiveMemory, Cell
+from bot.actors.notices import Notices
 from bot.domain.kline import Kline
 from bot.domain.order import Trade
 from bot.domain.throttle import Throttle
-from bot.messages import LogEntry, Notice, Publish, Watch
+from bot.messages import LogEntry, Publish, Watch
 from bot.ports import History, ItemsRefused, Link, Outbox, OutboxState, StoreBusy, StoreError
 from bot.supervision import Actor, Context
 
@@ -60,6 +60,7 @@ class ArchiveActor(Actor):
         rights may be new.
         """
         super().__init__(context)
+        self._notices = Notices(context, Throttle(1, 60_000), "error")
         self._settings = settings
         self._cell = memory
         self._outbox = outbox
@@ -74,7 +75,6 @@ class ArchiveActor(Actor):
         self._told_down: str | None = None
         self._told_alarm = False
         self._back_ms: int | None = None
-        self._complaints = Throttle(1, 60_000)
         self._handlers: dict[type, Callable[..., None]] = {Publish: self._on_publish, Watch: self._on_watch}
 
     def started(self) -> None:
@@ -159,7 +159,7 @@ class ArchiveActor(Actor):
         except ItemsRefused as error:
             # It has the others; these are in the local store only, and must not stop all that comes after them.
             self._remember(refused=self._cell.value.refused + len(error.items))
-            self._complain(f"{len(error.items)} items are kept in history.db only: {error}")
+            self._notices.complain(f"{len(error.items)} items are kept in history.db only: {error}")
 
     def _on_written(self, kind: type, count: int) -> None:
         self._remember(archived=self._cell.value.archived + count)
@@ -191,7 +191,7 @@ class ArchiveActor(Actor):
         try:
             state = self._outbox.state()
         except StoreError as error:
-            self._complain(f"what is to be archived cannot be read: {error}")
+            self._notices.complain(f"what is to be archived cannot be read: {error}")
             return
         if memory.down_ms is not None:
             self._see_down(memory, now - memory.down_ms)
@@ -200,7 +200,7 @@ class ArchiveActor(Actor):
         if self._back_ms is not None and state.depth < self._settings.batch:
             self._remember(caught_up_ms=now - self._back_ms)
             self._back_ms = None
-            self._notice("info", "all that waited for DynamoDB is there")
+            self._notices.tell("info", "all that waited for DynamoDB is there")
 
     def _see_down(self, memory: ArchiveMemory, away_ms: int) -> None:
         """Tell that it takes nothing: once while it is away, again where something else needs a person."""
@@ -209,12 +209,14 @@ class ArchiveActor(Actor):
         if cause == self._told_down or not (needs_person or away_ms >= self._settings.patience_ms):
             return
         if self._told_down is None or needs_person:
-            self._notice("error", f"DynamoDB takes nothing, all waits on disk: {memory.reason}")
+            self._notices.tell("error", f"DynamoDB takes nothing, all waits on disk: {memory.reason}")
             self._told_down = cause
 
     def _on_back(self, now: int, down_ms: int, waited: int) -> None:
         if self._told_down is not None:
-            self._notice("info", f"DynamoDB takes again after {(now - down_ms) / 1000:.0f} s: {waited} entries waited")
+            self._notices.tell(
+                "info", f"DynamoDB takes again after {(now - down_ms) / 1000:.0f} s: {waited} entries waited"
+            )
             outages = self._cell.value.outages + 1
             self._remember(outages=outages, outage_ms=now - down_ms, waited=waited, caught_up_ms=None)
             self._back_ms = now
@@ -232,30 +234,19 @@ class ArchiveActor(Actor):
         if is_alarm and not self._told_alarm:
             waits = f"{state.depth} klines and trades ({state.bytes / 1e6:.1f} MB) wait for DynamoDB"
             why = self._cell.value.reason or "it takes less than comes; give it more write units"
-            self._notice("error", f"{waits}, the oldest for {age_ms / 1000:.0f} s: {why}")
+            self._notices.tell("error", f"{waits}, the oldest for {age_ms / 1000:.0f} s: {why}")
         elif self._told_alarm and not is_alarm:
-            self._notice("info", f"only {state.depth} klines and trades wait for DynamoDB now")
+            self._notices.tell("info", f"only {state.depth} klines and trades wait for DynamoDB now")
         self._told_alarm = is_alarm
 
     def _see_dropped(self, state: OutboxState) -> None:
         told = self._dropped if self._dropped is not None else state.dropped
-        if state.dropped == told or self._complain(
+        if state.dropped == told or self._notices.complain(
             f"dynamodb.db is full ({state.bytes // 1_000_000} MB): the {state.dropped - told} oldest open klines in it "
             "will not be in DynamoDB, closed ones and trades will; mend what keeps it, or raise aws.outbox_bytes"
         ):
             self._dropped = state.dropped
 
-    def _complain(self, text: str) -> bool:
-        """Say it, unless something was said in the last minute."""
-        held_back = self._complaints.admit(self.context.clock.monotonic_ms())
-        if held_back is None:
-            return False
-        self._notice("error", f"{text} ({held_back} more before it)" if held_back else text)
-        return True
-
     def _remember(self, **changes: object) -> None:
         value = msgspec.structs.replace(self._cell.value, **changes)
         self.context.run_fenced(lambda: setattr(self._cell, "value", value))
-
-    def _notice(self, level: str, text: str) -> None:
-        self.context.tell(addresses.MONITOR, Notice("archive", level, text, self.context.clock.now_ms()))

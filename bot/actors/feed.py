@@ -8,9 +8,10 @@ import msgspec
 from bot.actors import addresses
 from bot.actors.cells import Cell, FeedMemory
 from bot.actors.limits import BackfillGate
+from bot.actors.notices import Notices
 from bot.domain.kline import Kline, implausible, is_newer, leaves_gap, next_close
 from bot.domain.throttle import Throttle
-from bot.messages import Backfilled, CatchUp, Notice, StreamDown, StreamUp, Subscribe, Suspect, Watch
+from bot.messages import Backfilled, CatchUp, StreamDown, StreamUp, Subscribe, Suspect, Watch
 from bot.ports import ExchangeError, MarketHistory
 from bot.supervision import Actor, Address, Context
 
@@ -58,6 +59,7 @@ class FeedActor(Actor):
     ) -> None:
         """`stream` and `history` are None where klines are injected: then none can be missing."""
         super().__init__(context)
+        self._notices = Notices(context, Throttle(3, 10_000))
         self._settings = settings
         self._cell = memory
         self._stream = stream
@@ -73,7 +75,6 @@ class FeedActor(Actor):
         self._vain_looks = 0
         self._look_again_ms = 0
         self._threads = 0
-        self._complaints = Throttle(3, 10_000)
         self._handlers: dict[type, Callable[..., None]] = {
             Kline: self._on_kline,
             StreamUp: self._on_up,
@@ -127,7 +128,7 @@ class FeedActor(Actor):
         else:
             # What it leaves out will be missing before the next one.
             self._held.clear()
-            self._complain("missed klines take too long to come: live ones are dropped until then")
+            self._notices.complain("missed klines take too long to come: live ones are dropped until then")
 
     def _is_believed(self, kline: Kline) -> bool:
         memory, settings = self._cell.value, self._settings
@@ -140,7 +141,7 @@ class FeedActor(Actor):
                 return True
         self._remember(dropped=memory.dropped + 1)
         if wrong is not None:
-            self._complain(f"a kline of {kline.symbol} is not believed: {wrong}")
+            self._notices.complain(f"a kline of {kline.symbol} is not believed: {wrong}")
         return False
 
     def _take(self, kline: Kline) -> None:
@@ -168,7 +169,7 @@ class FeedActor(Actor):
         if self._stream is None:
             raise RuntimeError("an injected kline was not passed on: trader has no room")
         self._remember(refused=self._cell.value.refused + 1)
-        self._complain("trader has no room: closed klines are fetched later")
+        self._notices.complain("trader has no room: closed klines are fetched later")
         if kline.is_closed and self._history is not None and self._cell.value.last is not None:
             self._is_behind = True
             self._held.clear()
@@ -214,7 +215,7 @@ class FeedActor(Actor):
         if not self._is_behind or backfilled.epoch != self.context.epoch:
             return
         if backfilled.error:
-            self._complain(f"klines missed by {self._settings.symbol} not fetched yet: {backfilled.error}")
+            self._notices.complain(f"klines missed by {self._settings.symbol} not fetched yet: {backfilled.error}")
             self._try_later()
             return
         before = self._cell.value.last
@@ -256,15 +257,6 @@ class FeedActor(Actor):
             self.context.tell(self._stream, Suspect(self._settings.symbol))
         self._is_look = False
 
-    def _complain(self, text: str) -> None:
-        held_back = self._complaints.admit(self.context.clock.monotonic_ms())
-        if held_back is not None:
-            self._notice("warning", f"{text} ({held_back} more before it)" if held_back else text)
-
     def _remember(self, **changes: object) -> None:
         value = msgspec.structs.replace(self._cell.value, **changes)
         self.context.run_fenced(lambda: setattr(self._cell, "value", value))
-
-    def _notice(self, level: str, text: str) -> None:
-        notice = Notice(str(self.context.address), level, text, self.context.clock.now_ms())
-        self.context.tell(addresses.MONITOR, notice)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from bot.actors import addresses
 from bot.actors.cells import Cell, PublisherMemory
+from bot.actors.notices import Notices
 from bot.domain.throttle import Throttle
-from bot.messages import LogEntry, Notice, Publish, Watch
+from bot.messages import LogEntry, Publish, Watch
 from bot.ports import Link, LinkState, Outbox, Publisher, StoreError
 from bot.supervision import Actor, Context
 
@@ -57,6 +57,7 @@ class PublisherActor(Actor):
         `hold` says why nothing may be published, "" while that is not known yet, None if it may.
         """
         super().__init__(context)
+        self._notices = Notices(context, Throttle(1, 60_000), "error")
         self._settings = settings
         self._cell = memory
         self._outbox = outbox
@@ -70,7 +71,6 @@ class PublisherActor(Actor):
         self._told_down = False
         self._waited = 0
         self._back_ms: int | None = None
-        self._complaints = Throttle(1, 60_000)
         self._handlers: dict[type, Callable[..., None]] = {Publish: self._on_publish, Watch: self._on_watch}
 
     def started(self) -> None:
@@ -94,7 +94,7 @@ class PublisherActor(Actor):
         try:
             self._work()
         except StoreError as error:
-            self._complain(f"what is to be published cannot be read: {error}")
+            self._notices.complain(f"what is to be published cannot be read: {error}")
         if not self._is_armed and (self._flying or self._read < self._outbox.newest):
             self._is_armed = True
             self.context.after(self._settings.poll_ms, Publish(is_timer=True))
@@ -158,7 +158,9 @@ class PublisherActor(Actor):
             self._remember(down_ms=now)
         elif not is_up and not self._told_down and now - (memory.down_ms or now) >= self._settings.patience_ms:
             self._told_down = True
-            self._notice("error", f"nothing is published, it waits on disk: {state.reason or 'no broker answers'}")
+            self._notices.tell(
+                "error", f"nothing is published, it waits on disk: {state.reason or 'no broker answers'}"
+            )
         try:
             if is_up and memory.down_ms is not None:
                 self._on_back(now, memory.down_ms)
@@ -166,12 +168,12 @@ class PublisherActor(Actor):
             self._see_caught_up(now)
             self._see_dropped()
         except StoreError as error:
-            self._complain(f"what is to be published cannot be read: {error}")
+            self._notices.complain(f"what is to be published cannot be read: {error}")
 
     def _on_back(self, now: int, down_ms: int) -> None:
         if self._told_down:
             text = f"the broker is back after {(now - down_ms) / 1000:.0f} s: {self._waited} entries waited"
-            self._notice("info", text)
+            self._notices.tell("info", text)
             outages = self._cell.value.outages + 1
             self._remember(outages=outages, outage_ms=now - down_ms, waited=self._waited, caught_up_ms=None)
             self._back_ms = now
@@ -182,28 +184,17 @@ class PublisherActor(Actor):
         if self._back_ms is not None and not self._flying and self._read >= self._outbox.newest:
             self._remember(caught_up_ms=now - self._back_ms)
             self._back_ms = None
-            self._notice("info", "all that waited for the broker is published")
+            self._notices.tell("info", "all that waited for the broker is published")
 
     def _see_dropped(self) -> None:
         state = self._outbox.state()
         told = self._dropped if self._dropped is not None else state.dropped
-        if state.dropped == told or self._complain(
+        if state.dropped == told or self._notices.complain(
             f"the outbox is full ({state.bytes // 1_000_000} MB): the {state.dropped - told} oldest open klines in it "
             "will not be published, closed ones and trades will; mend the broker, or raise kafka.outbox_bytes"
         ):
             self._dropped = state.dropped
 
-    def _complain(self, text: str) -> bool:
-        """Say it, unless something was said in the last minute."""
-        held_back = self._complaints.admit(self.context.clock.monotonic_ms())
-        if held_back is None:
-            return False
-        self._notice("error", f"{text} ({held_back} more before it)" if held_back else text)
-        return True
-
     def _remember(self, **changes: object) -> None:
         value = msgspec.structs.replace(self._cell.value, **changes)
         self.context.run_fenced(lambda: setattr(self._cell, "value", value))
-
-    def _notice(self, level: str, text: str) -> None:
-        self.context.tell(addresses.MONITOR, Notice("publisher", level, text, self.context.clock.now_ms()))

@@ -9,6 +9,7 @@ from bot.actors import addresses
 from bot.actors.cells import Cell, StreamMemory
 from bot.actors.limits import ConnectionBudget
 from bot.actors.line import Line
+from bot.actors.notices import Notices
 from bot.actors.order_meter import OrderMeter
 from bot.domain.throttle import Throttle
 from bot.messages import (
@@ -16,7 +17,6 @@ from bot.messages import (
     ConnectionEnded,
     ConnectionEnding,
     ConnectionOpened,
-    Notice,
     StreamDown,
     StreamUp,
     Subscribe,
@@ -107,6 +107,7 @@ class StreamActor(Actor):
         meters: Mapping[str, OrderMeter],
     ) -> None:
         super().__init__(context)
+        self._notices = Notices(context, Throttle(3, 60_000))
         self._settings = settings
         self._cell = memory
         self._market = market
@@ -123,7 +124,6 @@ class StreamActor(Actor):
         self._failures = 0
         self._first_patience_ms = min(settings.max_silence_ms, 2 * settings.update_ms + settings.slack_ms)
         self._patience_ms = self._first_patience_ms
-        self._complaints = Throttle(3, 60_000)
         self._handlers: dict[type, Callable[..., None]] = {
             Subscribe: self._on_subscribe,
             Suspect: self._on_suspect,
@@ -153,7 +153,7 @@ class StreamActor(Actor):
         """Read one connection to its end. Runs on a thread of its own and touches nothing but messages and its line."""
         context, feeds, meters, number = self.context, self._feeds, self._meters, line.number
         tell, monotonic_ms, own = context.tell, context.clock.monotonic_ms, context.address
-        no_room = Throttle(1, 10_000)
+        no_room = Notices(context, Throttle(1, 10_000))
         try:
             connection = self._market.connect(self._settings.symbols, self._settings.interval)
         except StreamClosed as error:
@@ -179,19 +179,14 @@ class StreamActor(Actor):
                     meter.came(kline, connection.received_ns)
                 feed = feeds.get(kline.symbol)
                 if feed is None:
-                    self._complain(no_room, f"a kline of {kline.symbol} came, which nobody asked for")
+                    no_room.complain(f"a kline of {kline.symbol} came, which nobody asked for")
                 elif not tell(feed, kline):
-                    self._complain(no_room, f"{feed} has no room: what it misses is fetched later")
+                    no_room.complain(f"{feed} has no room: what it misses is fetched later")
         except StreamClosed as error:
             if context.is_current() and not line.is_given_up:
                 tell(own, ConnectionEnded(number, str(error)))
         finally:
             connection.close()
-
-    def _complain(self, throttle: Throttle, text: str) -> None:
-        held_back = throttle.admit(self.context.clock.monotonic_ms())
-        if held_back is not None:
-            self._notice("warning", f"{text} ({held_back} more before it)" if held_back else text)
 
     # Opening
 
@@ -202,9 +197,7 @@ class StreamActor(Actor):
             return
         wait_ms = self._budget.claim()
         if wait_ms:
-            self._complain(
-                self._complaints, f"as many connections as may be in five minutes: {wait_ms // 1000} s pause"
-            )
+            self._notices.complain(f"as many connections as may be in five minutes: {wait_ms // 1000} s pause")
             self._arm(wait_ms)
             return
         line = self._next = _Line(self._cell.value.connections + 1)
@@ -220,7 +213,7 @@ class StreamActor(Actor):
         line.due_ms = line.opened_ms + life_ms - self._rng.randrange(life_ms // 50 + 1)
         self._old, self._current = self._current, line
         if self._old is not None:
-            self._notice("info", f"connection {line.number} replaces {self._old.number}: {self._wish}")
+            self._notices.tell("info", f"connection {line.number} replaces {self._old.number}: {self._wish}")
         if self._old is None or self._is_doubt:
             self._say_up(line.number)
         if self._old is None:
@@ -234,7 +227,7 @@ class StreamActor(Actor):
             self._next = None
             self._failures += 1
             if self._current is None:
-                self._complain(self._complaints, ended.reason)
+                self._notices.complain(ended.reason)
             elif self._is_doubt:
                 # Silent, and no other is to be had: no line is a good one.
                 self._lose_current(f"{self._wish}; {ended.reason}")
@@ -346,10 +339,6 @@ class StreamActor(Actor):
         for feed in self._feeds.values():
             self.context.tell(feed, message)
         self.context.tell(addresses.MONITOR, message)
-
-    def _notice(self, level: str, text: str) -> None:
-        notice = Notice(str(self.context.address), level, text, self.context.clock.now_ms())
-        self.context.tell(addresses.MONITOR, notice)
 
     def _remember(self, **changes: object) -> None:
         value = msgspec.structs.replace(self._cell.value, **changes)

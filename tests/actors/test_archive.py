@@ -20,6 +20,7 @@ from bot.supervision import Fenced
 from bot.supervision.testing import ManualClock, RecordingContext
 from tests.support.builders import MINUTE_MS, NOON, a_fill, a_kline, an_intent
 from tests.support.doubles import MemoryStore
+from tests.support.dying import Died, Dying
 from tests.support.remote_history import RemoteHistory
 
 SETTINGS = ArchiveSettings(batch=40, least=5)
@@ -426,36 +427,6 @@ class Bot:
         for message in due:
             self.archive.handle(message)
         self.publish()
-
-
-class Died(BaseException):
-    pass
-
-
-class Dying:
-    """Calls of which one, before or after it did its work, is the process's last."""
-
-    def __init__(self, real, bot):
-        self.real, self.bot = real, bot
-
-    def __getattr__(self, name):
-        found = getattr(self.real, name)
-        if not callable(found):
-            return found
-
-        def call(*arguments):
-            self.step()
-            result = found(*arguments)
-            self.step()
-            return result
-
-        return call
-
-    def step(self):
-        if self.bot.dies_in is not None:
-            self.bot.dies_in -= 1
-            if self.bot.dies_in < 0:
-                raise Died
 
 
 STEPS = ["take"] * 3 + ["die"] * 3 + ["tick", "tick", "away", "back"]

@@ -16,6 +16,7 @@ from bot.ports import Link, LinkState
 from bot.supervision.testing import ManualClock, RecordingContext
 from tests.support.builders import MINUTE_MS, NOON, a_kline
 from tests.support.doubles import MemoryStore
+from tests.support.dying import Died, Dying
 
 SETTINGS = PublisherSettings(batch=3, window=8)
 
@@ -282,36 +283,6 @@ class Bot:
         due, self.publisher_context.due = self.publisher_context.due, []
         for message in due:
             self.publisher.handle(message)
-
-
-class Died(BaseException):
-    pass
-
-
-class Dying:
-    """Calls of which one, before or after it did its work, is the process's last."""
-
-    def __init__(self, real, bot):
-        self.real, self.bot = real, bot
-
-    def __getattr__(self, name):
-        found = getattr(self.real, name)
-        if not callable(found):
-            return found
-
-        def call(*arguments):
-            self.step()
-            result = found(*arguments)
-            self.step()
-            return result
-
-        return call
-
-    def step(self):
-        if self.bot.dies_in is not None:
-            self.bot.dies_in -= 1
-            if self.bot.dies_in < 0:
-                raise Died
 
 
 STEPS = ["take"] * 3 + ["die"] * 3 + ["tick", "tick", "down", "up"]
