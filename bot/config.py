@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -89,6 +90,14 @@ def _topic_prefix(value: str) -> str:
 TopicPrefix = Annotated[str, AfterValidator(_topic_prefix)]
 
 
+def _is_address(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or brackets that do not close
+        return False
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -135,6 +144,20 @@ class AwsSettings(_Section):
     read_units: int = Field(default=5, ge=1, le=40_000)
     # What may wait on disk for DynamoDB while it takes nothing; beyond it the oldest open klines go.
     outbox_bytes: int = Field(default=2_000_000_000, ge=1_000_000)
+
+    @field_validator("region")
+    @classmethod
+    def _check_region(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
+            raise ValueError(f"{_shown(value)} is no region's name: write it as eu-central-1")
+        return value
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _check_endpoint_url(cls, value: str) -> str:
+        if value and not _is_address(value):
+            raise ValueError(f"{_shown(value)} is no address: write it as http://127.0.0.1:8000")
+        return value
 
     @field_validator("table_prefix")
     @classmethod

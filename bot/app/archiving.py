@@ -8,8 +8,8 @@ import msgspec
 
 from bot.actors.archive import ArchiveSettings
 from bot.actors.supervisor import ArchivingParts
-from bot.adapters.sqlite import SqliteOutbox
-from bot.app.data_directory import Identity
+from bot.adapters.sqlite import SqliteOutbox, SqliteStore
+from bot.app.data_directory import DataDirectory, Identity
 from bot.config import Settings
 from bot.domain.kline import Kline
 from bot.domain.order import Trade
@@ -54,6 +54,24 @@ class Archiving:
             return reached or self._reach()
         except ConfigurationRefused as error:
             raise StoreError(str(error)) from None
+
+def change_of_store(settings: Settings, directory: DataDirectory, store: SqliteStore) -> str:
+    """Return in a line what DynamoDB will lack because the directory's runs had another `store` so far; else nothing.
+
+    To be asked before the outbox is opened, whose file tells that a run stored in DynamoDB. Raises StoreError.
+    """
+    was_archived = directory.archive.exists()
+    if settings.store == "dynamodb" and not was_archived and store.symbols():
+        return (
+            f"store is dynamodb from now on: what {directory.history} has from before is not in the tables, so klines "
+            "and trades show it once you run copy --from sqlite --to dynamodb"
+        )
+    if settings.store == "sqlite" and was_archived:
+        return (
+            f"store is sqlite from now on: nothing goes to DynamoDB; what waits in {directory.archive} goes when store "
+            "is dynamodb again, what is stored meanwhile by copy --from sqlite --to dynamodb"
+        )
+    return ""
 
 
 def _reaching(settings: Settings, identity: Identity, formerly: str | None, clock: Clock) -> Callable[[], History]:

@@ -28,7 +28,7 @@ from bot.adapters.local_log import LocalLog
 from bot.adapters.paper import PaperExchange
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
 from bot.app.account import account_name, admit, spending
-from bot.app.archiving import Archiving
+from bot.app.archiving import Archiving, change_of_store
 from bot.app.commands import Commands
 from bot.app.control import ControlServer
 from bot.app.data_directory import DataDirectory, Identity
@@ -101,7 +101,7 @@ class StartCancelled(Exception):
 class BotSystem:
     """One bot: its data directory, its exchange, its actors. Started once, stopped once.
 
-    `say` gets the lines that whoever starts it has to read: on the keys, and in live on what may be spent.
+    `say` gets the lines that whoever starts it has to read: on the keys, on a change of store, and in live on what may be spent.
     """
 
     def __init__(
@@ -184,6 +184,8 @@ class BotSystem:
         self._journal = SqliteJournal(directory.orders)
         if settings.kafka.bootstrap_servers:
             self._publishing = Publishing(settings, directory.outbox, self._clock)
+        if change := change_of_store(settings, directory, self._store):
+            self._say(change)
         if settings.store == "dynamodb":
             formerly = account_name(None, keys.key) if settings.mode in WITH_ACCOUNT else None
             self._archiving = Archiving(settings, directory.archive, identity, self._clock, formerly)

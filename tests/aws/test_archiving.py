@@ -27,16 +27,16 @@ def new_bot(tmp_path, table_prefix):
     """Makes bots of mode demo on one data directory."""
     bots = []
 
-    def make(url):
+    def make(url, store="dynamodb", said=None):
         flags = {"mode": "demo", "symbols": "BTCUSDT", "data_dir": tmp_path / "bot"}
         environment = {
-            "BOT_STORE": "dynamodb",
+            "BOT_STORE": store,
             "BOT_AWS__REGION": REGION,
             "BOT_AWS__ENDPOINT_URL": url,
             "BOT_AWS__TABLE_PREFIX": table_prefix,
             "BOT_HANDLER_DEADLINE_MS": "3000",
         }
-        bots.append(BotSystem(load_settings(flags, environment=environment)))
+        bots.append(BotSystem(load_settings(flags, environment=environment), say=(lambda line: None) if said is None else said.append))
         bots[-1].start()
         return bots[-1]
 
@@ -139,3 +139,15 @@ def test_tables_that_became_another_bots_meanwhile_get_nothing(new_bot, dynalite
     await_true(lambda: told(bot)["link"] == "refused", 20, "it is refused")
     assert "belong to another run (mode is 'live', not 'demo'" in told(bot)["reason"]
     assert tables.last_klines("BTCUSDT", 1) == []
+
+
+def test_a_change_of_store_is_told_with_what_the_tables_will_lack(new_bot):
+    first, to_dynamodb, same, to_sqlite = [], [], [], []
+    new_bot(NOWHERE, "sqlite", first).stop()
+    new_bot(NOWHERE, "dynamodb", to_dynamodb).stop()
+    new_bot(NOWHERE, "dynamodb", same).stop()
+    new_bot(NOWHERE, "sqlite", to_sqlite).stop()
+    assert first == same == []
+    assert "from before is not in the tables" in to_dynamodb[0]
+    assert "run copy --from sqlite --to dynamodb" in to_dynamodb[0]
+    assert "store is sqlite from now on: nothing goes to DynamoDB" in to_sqlite[0]

@@ -176,8 +176,9 @@ def test_no_region(moto_url, table_prefix):
     assert told(history) == "no AWS region is known: set aws.region, such as eu-central-1"
 
 
-def test_a_region_of_no_name(table_prefix):
-    history = DynamoHistory(aws_settings("", table_prefix, region="Frankfurt!"), KEEP_DAYS, ClockAt(), 1_000)
+def test_a_region_of_no_name(table_prefix, monkeypatch):
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "Frankfurt!")
+    history = DynamoHistory(aws_settings("", table_prefix, region=""), KEEP_DAYS, ClockAt(), 1_000)
     assert told(history) == "aws.region is no region's name: write it as eu-central-1"
 
 
@@ -200,8 +201,9 @@ def test_an_address_where_nobody_listens_is_away(table_prefix):
     assert "cannot be reached: check aws.region, aws.endpoint_url and the network" in told(history, StoreBusy)
 
 
-def test_an_address_that_is_none(table_prefix):
-    assert "aws.endpoint_url is no address" in told(open_history("nonsense", table_prefix))
+def test_an_address_that_is_none(table_prefix, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
+    assert "aws.endpoint_url is no address" in told(open_history("", table_prefix))
 
 
 def test_a_server_of_another_kind_is_away(table_prefix):

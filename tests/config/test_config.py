@@ -128,6 +128,11 @@ def test_a_file_that_takes_a_section_for_a_value_is_refused(tmp_path: Path) -> N
             "and not begin with AWS/",
         ),
         ({"cloudwatch": {"interval": 300}}, "cloudwatch.interval: '300' is refused: it must be at most 60"),
+        ({"aws": {"region": "Frankfurt!"}}, "aws.region: 'Frankfurt!' is no region's name: write it as eu-central-1"),
+        (
+            {"aws": {"endpoint_url": "127.0.0.1:8000"}},
+            "aws.endpoint_url: '127.0.0.1:8000' is no address: write it as http://127.0.0.1:8000",
+        ),
         ({"metrics": {"port": 70000}}, "metrics.port: '70000' is refused: it must be at most 65535"),
         ({"fee": "-1"}, "fee: '-1' is refused: it must be at least 0"),
         ({"cash": "0"}, "cash: '0' is refused: it must be above 0"),
