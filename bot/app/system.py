@@ -101,7 +101,8 @@ class StartCancelled(Exception):
 class BotSystem:
     """One bot: its data directory, its exchange, its actors. Started once, stopped once.
 
-    `say` gets the lines that whoever starts it has to read: on the keys, on a change of store, and in live on what may be spent.
+    `say` gets the lines that whoever starts it has to read: on the keys, a change of store, and in live on what may be
+    spent.
     """
 
     def __init__(

@@ -36,7 +36,8 @@ def new_bot(tmp_path, table_prefix):
             "BOT_AWS__TABLE_PREFIX": table_prefix,
             "BOT_HANDLER_DEADLINE_MS": "3000",
         }
-        bots.append(BotSystem(load_settings(flags, environment=environment), say=(lambda line: None) if said is None else said.append))
+        say = [].append if said is None else said.append
+        bots.append(BotSystem(load_settings(flags, environment=environment), say=say))
         bots[-1].start()
         return bots[-1]
 
@@ -143,7 +144,9 @@ def test_tables_that_became_another_bots_meanwhile_get_nothing(new_bot, dynalite
 
 def test_a_change_of_store_is_told_with_what_the_tables_will_lack(new_bot):
     first, to_dynamodb, same, to_sqlite = [], [], [], []
-    new_bot(NOWHERE, "sqlite", first).stop()
+    bot = new_bot(NOWHERE, "sqlite", first)
+    await_true(lambda: bot.snapshot().symbols[0].messages, 30, "a kline was taken")
+    bot.stop()
     new_bot(NOWHERE, "dynamodb", to_dynamodb).stop()
     new_bot(NOWHERE, "dynamodb", same).stop()
     new_bot(NOWHERE, "sqlite", to_sqlite).stop()
