@@ -55,6 +55,7 @@ class Archiving:
         except ConfigurationRefused as error:
             raise StoreError(str(error)) from None
 
+
 def change_of_store(settings: Settings, directory: DataDirectory, store: SqliteStore) -> str:
     """Return in a line what DynamoDB will lack because the directory's runs had another `store` so far; else nothing.
 
