@@ -18,10 +18,10 @@ def copy(arguments: argparse.Namespace) -> int:
         with bar(f"{arguments.source} to {arguments.target}", None) as advance:
             report = copy_history(settings, arguments.source, arguments.target, symbols, advance)
     except StoreBusy as error:
-        more = [("--symbols", arguments.symbols), ("--config", arguments.config)]
-        flags = [part for flag, value in more if value is not None for part in (flag, str(value))]
-        again = typed("copy", "--from", arguments.source, "--to", arguments.target, *flags, data_dir=arguments.data_dir)
-        raise StoreBusy(f"{error}; the copy goes on where it was with: {again}") from None
+        raise StoreBusy(f"{error}; {_goes_on(arguments)}") from None
+    except KeyboardInterrupt:
+        print(f"stopped; {_goes_on(arguments)}", file=sys.stderr)
+        return 1
     for symbol, count in report.klines.items():
         print(f"{symbol}: {count:,} klines")
     print(
@@ -34,3 +34,10 @@ def copy(arguments: argparse.Namespace) -> int:
     for line in report.refused:
         print(line, file=sys.stderr)
     return 1 if report.refused else 0
+
+
+def _goes_on(arguments: argparse.Namespace) -> str:
+    more = [("--symbols", arguments.symbols), ("--config", arguments.config)]
+    flags = [part for flag, value in more if value is not None for part in (flag, str(value))]
+    again = typed("copy", "--from", arguments.source, "--to", arguments.target, *flags, data_dir=arguments.data_dir)
+    return f"the copy goes on where it was with: {again}"

@@ -179,6 +179,17 @@ def test_sigkill_in_the_middle_and_the_same_command_again(settings, near, far, d
     assert everything(far) == (klines, TRADES)
 
 
+def test_ctrl_c_says_how_to_go_on(settings, near, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bot.cli.copy.copy_history", interrupted)
+    assert main(["copy", "--from", "sqlite", "--to", "dynamodb", "--data-dir", "near"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("stopped; the copy goes on where it was with: ")
+    assert told.endswith("copy --from sqlite --to dynamodb --data-dir near\n")
+
+
 def test_only_the_symbols_named(settings, near, far):
     keep(near, mixed_klines(), TRADES)
     report = copied(settings, near, "sqlite", "dynamodb", symbols=["ETHUSDT"])
