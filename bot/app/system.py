@@ -160,18 +160,7 @@ class BotSystem:
         directory.belong_to(identity)
         self._log.remove_leftovers()
         if settings.mode is Mode.DEMO:
-            config = SimulatorConfig(
-                profile=settings.exchange.profile,
-                symbols=settings.symbols,
-                seed=settings.simulator_seed,
-                data_dir=directory.exchange,
-            )
-            self._simulator = SimulatedExchange(config)
-            ends = self._simulator.start()
-            urls, keys = (
-                Urls(ends.rest_url, ends.rest_url, ends.ws_url, ends.ws_api_url),
-                Keys(ends.api_key, ends.api_secret, "embedded"),
-            )
+            urls, keys = self._start_simulator()
         budgets, profile = Budgets(self._clock), settings.exchange.profile
         rights = ""
         account: BinanceExchange | None = None
@@ -181,17 +170,7 @@ class BotSystem:
             account = BinanceExchange(urls.trading_rest, self._clock, keys.key, keys.secret, *limits)
         if account is not None and settings.mode in WITH_ACCOUNT:
             identity, rights = self._admitted(account, keys, identity, urls)
-        self._store = SqliteStore(directory.history)
-        self._journal = SqliteJournal(directory.orders)
-        if settings.kafka.bootstrap_servers:
-            self._publishing = Publishing(settings, directory.outbox, self._clock)
-        if change := change_of_store(settings, directory, self._store):
-            self._say(change)
-        if settings.store == "dynamodb":
-            formerly = account_name(None, keys.key) if settings.mode in WITH_ACCOUNT else None
-            self._archiving = Archiving(settings, directory.archive, identity, self._clock, formerly)
-            self._archiving.claim()
-        settle(self._store, self._outboxes, self._clock.now_ms())
+        self._store, self._journal = self._open_books(identity, keys)
         market = (settings.market_data.profile or profile, budgets.of(urls.market_rest))
         history = BinanceMarketHistory(urls.market_rest, self._clock, *EXCHANGE_TIMEOUTS_MS, *market)
         exchange: Exchange
@@ -211,30 +190,98 @@ class BotSystem:
         self._note_cash(exchange, quote_asset)
         self._store.record_run(run_of(settings, self._clock.now_ms()))
         if account is not None:
-            self._watch = MarketWatch(
-                account,
-                rules,
-                settings.symbols,
-                self.memories.account,
-                self._clock,
-                self._on_rules,
-                sizing_parameters(settings).limits,
-            )
-            self._watch.tick()
-        if settings.cloudwatch.namespace or settings.metrics.port:
-            hosts = {budgets.of(urls.market_rest): "market"}
-            if account is not None:
-                hosts[budgets.of(urls.trading_rest)] = "trading"  # also where it is the same
-            measures = Measures(
-                self.snapshot,
-                self.memories,
-                self._clock,
-                lambda: {name: budget.used_weight(history.estimated_now_ms()) for budget, name in hosts.items()},
-                {view.symbol: view.price for view in self._idle if view.price is not None},
-                peak_profit(self._journal),
-            )
-            self._metering = Metering(settings, measures, self._journal, self._clock)
-        parts = Parts(
+            self._watch_market(account, rules)
+        self._measure(history, urls, budgets, has_account=account is not None)
+        parts = self._parts(history, exchange, account, rules, urls)
+        # Said when nothing is left to refuse, before anything is bought.
+        if settings.mode in WITH_ACCOUNT:
+            self._say(f"keys {keys.source}; {rights}")
+        if settings.mode is Mode.LIVE:
+            self._say_what_may_be_spent(urls, identity, quote_asset, rules)
+        self._system.start(child_specs(parts))
+        if directory.is_flattening():
+            self._tell_flatten()
+        threading.Thread(target=self._keep_asking, args=(history, account), name="exchange-news", daemon=True).start()
+        if self._publishing is not None:
+            attend = (self._stopping, self._system.tell, partial(self._book, identity))
+            threading.Thread(target=self._publishing.attend, args=attend, name="publishing", daemon=True).start()
+        self._control = ControlServer(directory.control_socket, self._commands().answer)
+        self._control.start()
+        self._watchdog.ready()
+
+    def _start_simulator(self) -> tuple[Urls, Keys]:
+        """Start the embedded exchange; return where it is and the keys to it."""
+        config = SimulatorConfig(
+            profile=self.settings.exchange.profile,
+            symbols=self.settings.symbols,
+            seed=self.settings.simulator_seed,
+            data_dir=self.directory.exchange,
+        )
+        self._simulator = SimulatedExchange(config)
+        ends = self._simulator.start()
+        urls = Urls(ends.rest_url, ends.rest_url, ends.ws_url, ends.ws_api_url)
+        return urls, Keys(ends.api_key, ends.api_secret, "embedded")
+
+    def _open_books(self, identity: Identity, keys: Keys) -> tuple[SqliteStore, SqliteJournal]:
+        """Open history, journal and outboxes, and make whole what a process that died left of them."""
+        settings, directory = self.settings, self.directory
+        # Each is kept before the next is opened: `stop` closes what there is.
+        store = self._store = SqliteStore(directory.history)
+        journal = self._journal = SqliteJournal(directory.orders)
+        if settings.kafka.bootstrap_servers:
+            self._publishing = Publishing(settings, directory.outbox, self._clock)
+        if change := change_of_store(settings, directory, store):
+            self._say(change)
+        if settings.store == "dynamodb":
+            formerly = account_name(None, keys.key) if settings.mode in WITH_ACCOUNT else None
+            self._archiving = Archiving(settings, directory.archive, identity, self._clock, formerly)
+            self._archiving.claim()
+        settle(store, self._outboxes, self._clock.now_ms())
+        return store, journal
+
+    def _watch_market(self, account: BinanceExchange, rules: Mapping[str, SymbolRules]) -> None:
+        self._watch = MarketWatch(
+            account,
+            rules,
+            self.settings.symbols,
+            self.memories.account,
+            self._clock,
+            self._on_rules,
+            sizing_parameters(self.settings).limits,
+        )
+        self._watch.tick()
+
+    def _measure(self, history: BinanceMarketHistory, urls: Urls, budgets: Budgets, has_account: bool) -> None:
+        """Have the metrics collected, if anybody is to have them."""
+        if not (self.settings.cloudwatch.namespace or self.settings.metrics.port):
+            return
+        assert self._journal is not None
+        hosts = {budgets.of(urls.market_rest): "market"}
+        if has_account:
+            hosts[budgets.of(urls.trading_rest)] = "trading"  # also where it is the same
+        measures = Measures(
+            self.snapshot,
+            self.memories,
+            self._clock,
+            lambda: {name: budget.used_weight(history.estimated_now_ms()) for budget, name in hosts.items()},
+            {view.symbol: view.price for view in self._idle if view.price is not None},
+            peak_profit(self._journal),
+        )
+        self._metering = Metering(self.settings, measures, self._journal, self._clock)
+
+    def _parts(
+        self,
+        history: BinanceMarketHistory,
+        exchange: Exchange,
+        account: BinanceExchange | None,
+        rules: Mapping[str, SymbolRules],
+        urls: Urls,
+    ) -> Parts:
+        """Return what the tree of actors is made of."""
+        settings, directory = self.settings, self.directory
+        assert self._journal is not None
+        assert self._store is not None
+        return Parts(
             feeds=tuple(FeedSettings(symbol, settings.interval) for symbol in settings.symbols),
             traders=tuple(self._trader_settings(symbol) for symbol in settings.symbols),
             persistence=self._persistence_settings(),
@@ -266,21 +313,6 @@ class BotSystem:
             metrics=self._metering.parts if self._metering is not None else None,
             archiving=self._archiving.parts if self._archiving is not None else None,
         )
-        # Said when nothing is left to refuse, before anything is bought.
-        if settings.mode in WITH_ACCOUNT:
-            self._say(f"keys {keys.source}; {rights}")
-        if settings.mode is Mode.LIVE:
-            self._say_what_may_be_spent(urls, identity, quote_asset, rules)
-        self._system.start(child_specs(parts))
-        if directory.is_flattening():
-            self._tell_flatten()
-        threading.Thread(target=self._keep_asking, args=(history, account), name="exchange-news", daemon=True).start()
-        if self._publishing is not None:
-            attend = (self._stopping, self._system.tell, partial(self._book, identity))
-            threading.Thread(target=self._publishing.attend, args=attend, name="publishing", daemon=True).start()
-        self._control = ControlServer(directory.control_socket, self._commands().answer)
-        self._control.start()
-        self._watchdog.ready()
 
     def stop(self) -> tuple[str, ...]:
         """Stop feeds first and persistence last; return the actors that would not stop. Safe to call again."""
