@@ -20,6 +20,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
 BUILT = os.environ.get("BULKHEAD_TEST_IMAGE", "")
+PACKAGES = "/mnt/packages"
+"""Where the box has what the bot depends on: the checkout itself may be in a folder that the box hides, as /tmp."""
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -98,7 +100,8 @@ def build(directory: Path) -> Path:
     assert "/opt/bulkhead/bin/pip install --no-cache-dir ." in run
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", made], check=True, timeout=60)
     packages = next(made.glob("lib/python*/site-packages"))
-    (packages / "dependencies.pth").write_text(str(Path(msgspec.__file__).parents[1]) + "\n")
+    # Of the two the one that is there counts: outside the box, and inside it.
+    (packages / "dependencies.pth").write_text(f"{Path(msgspec.__file__).parents[1]}\n{PACKAGES}\n")
     pip = [sys.executable, "-m", "pip", "--python", made / "bin" / "python"]
     alone = ["--quiet", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
     subprocess.run([*pip, "install", *alone, "."], cwd=source, check=True, timeout=120)
@@ -129,7 +132,8 @@ class Box:
         if self._made is not None:
             # Places of the image that this machine has not, and what in them is needed.
             line += ["--tmpfs", "/opt", "--ro-bind", str(self._made), "/opt/bulkhead"]
-            line += ["--tmpfs", "/mnt", "--remount-ro", "/opt", "--remount-ro", "/mnt"]
+            line += ["--tmpfs", "/mnt", "--ro-bind", str(Path(msgspec.__file__).parents[1]), PACKAGES]
+            line += ["--remount-ro", "/opt", "--remount-ro", "/mnt"]
         where = "/data" if BUILT else "/tmp/data"
         line += ["--bind", str(self.data), where, "--unshare-all", "--die-with-parent", "--as-pid-1"]
         line += ["--uid", user, "--gid", user, "--clearenv"]
