@@ -150,6 +150,7 @@ class TestKeptAlive:
         wait_for_end(wire)
         session.warm(2)
         session.get("http://h/")
+        wire.await_connections(4)
         assert len(wire.received) == 4
 
     def test_one_that_was_long_idle_is_not_trusted(self, wire, monkeypatch):

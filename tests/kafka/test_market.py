@@ -13,7 +13,7 @@ from bot.adapters.sqlite import SqliteStore
 from bot.domain.kline import is_newer
 from bot.ports import Link, LinkState, Record, StoreError, StreamClosed
 from bot.supervision.testing import ManualClock
-from tests.integration.processes import ExchangeProcess, Program, command, pause, told, wait_until
+from tests.integration.processes import ExchangeProcess, Program, command, told, wait_until
 from tests.kafka.entries import START_MS, a_kline
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -255,6 +255,13 @@ def count_of_klines(data):
     return 0  # it is not made yet
 
 
+def count_of_trades(data):
+    """How many trades a bot stored so far."""
+    with suppress(StoreError), SqliteStore.read_only(data / "history.db") as store:
+        return sum(1 for _ in store.trades())
+    return 0
+
+
 def stored_klines(name, folder):
     """What a bot stored so far; nothing while it has not made its files."""
     ended = command("klines", "--json", "--data-dir", name, cwd=folder)
@@ -284,13 +291,15 @@ def test_a_bot_that_trades_on_what_another_one_publishes_is_killed_and_misses_no
         def is_further(count):
             return lambda: count_of_klines(tmp_path / "second") > count
 
+        def has_traded(count):
+            return lambda: count_of_trades(tmp_path / "second") > count
+
         with start("first", first) as producer:
             producer.await_line("topics made", 30)
-            for seconds in (4, 3):
-                before = count_of_klines(tmp_path / "second")
+            for _ in range(2):
+                before = count_of_trades(tmp_path / "second")
                 with start("second", second) as consumer:
-                    wait_until(is_further(before), 40, "klines come")
-                    pause(seconds)
+                    wait_until(has_traded(before), 60, "it trades on what it reads")
                     consumer.kill()
             with start("second", second) as consumer:
                 producer.send(signal.SIGTERM)
