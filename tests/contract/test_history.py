@@ -22,7 +22,7 @@ TIMES = st.integers(0, 2**62)
 KEY_TIMES = st.integers(10**12, 10**13 - 1)
 """From 2001 to 2286, when a time has 13 digits: a key of DynamoDB's is text."""
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-EXAMPLES = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 FRESH = count()
 
 

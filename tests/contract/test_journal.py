@@ -283,7 +283,7 @@ DECIMALS = st.builds(
 FRESH = count()
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_intents_and_fills_come_back_to_the_last_digit(journal, data):
     name, side, symbol = f"bh-{next(FRESH)}", data.draw(st.sampled_from(Side)), f"S{next(FRESH)}"

@@ -24,7 +24,7 @@ from bot.research.files import COLUMNS, FileError, Series, interval_ms, merged, 
 
 HEADER = ",".join(COLUMNS)
 START = 1_600_000_020_000
-TMP = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+TMP = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def a_row(minute: int = 0, close: str = "100.5", **fields: str) -> list[str]:

@@ -73,7 +73,10 @@ def test_the_whole_stop_has_a_deadline(scene: Scene) -> None:
     go.set()
 
 
-def test_some_may_last_only_until_a_moment_of_the_stop_so_that_the_rest_has_time(scene: Scene) -> None:
+def test_some_may_last_only_until_a_moment_of_the_stop_so_that_the_rest_has_time(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.supervision.system.MOMENT_S", 1.0)  # a busy machine's thread may need more than a moment
     go, begun = threading.Event(), [threading.Event() for _ in range(2)]
     scene.script.on_message[1] = lambda _: (begun[0].set(), go.wait(WAIT_S))
     scene.script.on_message[2] = lambda _: (begun[1].set(), go.wait(WAIT_S))
@@ -91,7 +94,7 @@ def test_some_may_last_only_until_a_moment_of_the_stop_so_that_the_rest_has_time
     scene.tell(3)
     started = time.monotonic()
     assert scene.system.stop(60_000) == ("c/x", "b"), "one that stops at once is not left behind for the others' sake"
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert scene.handled("a") == [3]
     go.set()
 
