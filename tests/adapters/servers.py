@@ -182,12 +182,6 @@ def websocket_server(status=101):
             peer.close()
 
 
-def unused_port():
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
-
-
 class Wire:
     """A server of bare sockets. `answer(request)` gives the bytes to send back, None to hang up without any.
 

@@ -15,7 +15,8 @@ import requests
 
 from bot.adapters.aws import keys_from_parameters, keys_from_secret
 from bot.ports import ConfigurationRefused, KeysUnavailable
-from tests.adapters.servers import CUT, http_server, reply, unused_port
+from tests.adapters.servers import CUT, http_server, reply
+from tests.support.ports import unused_port
 
 REGION = "eu-central-1"
 KEY, SECRET = "KEY" + "k" * 61, "SECRET" + "s" * 58

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from bot.adapters.binance.connector import Connector, NotSent
 from bot.adapters.binance.session import Session
 from bot.ports import ConfigurationRefused
-from tests.adapters.servers import Wire, http_reply, unused_port
+from tests.adapters.servers import Wire, http_reply
+from tests.support.ports import unused_port
 
 ENVIRONMENT = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 

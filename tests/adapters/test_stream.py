@@ -9,8 +9,9 @@ import pytest
 from bot.adapters.binance import BinanceMarketStream
 from bot.ports import ShutdownAnnounced, StreamClosed
 from bot.supervision.testing import ManualClock
-from tests.adapters.servers import CLOSE, PING, PONG, TEXT, unused_port, websocket_server
+from tests.adapters.servers import CLOSE, PING, PONG, TEXT, websocket_server
 from tests.adapters.test_frames import a_frame
+from tests.support.ports import unused_port
 
 
 @pytest.fixture

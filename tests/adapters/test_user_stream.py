@@ -18,8 +18,8 @@ from bot.simulator import SimulatedExchange, SimulatorConfig
 from bot.simulator.profiles import PROFILES
 from bot.supervision import SystemClock
 from bot.supervision.testing import ManualClock
-from tests.adapters.servers import unused_port
 from tests.adapters.test_against_simulator import Simulator
+from tests.support.ports import unused_port
 
 TRADE = {
     "e": "executionReport",

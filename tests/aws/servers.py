@@ -4,7 +4,6 @@ As fixtures one of each for a whole run (`dynalite`, `moto_url`); a test that ki
 """
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.ports import unused_port
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-central-1"
@@ -42,7 +43,7 @@ class Dynalite:
     def start(self) -> None:
         """Start it and return once it listens."""
         for _ in range(_STARTS):
-            port = self.port or _free_port()
+            port = self.port or unused_port()
             if self._listens(port):
                 self.port = port
                 return
@@ -70,12 +71,6 @@ class Dynalite:
             return True
         self.kill()
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

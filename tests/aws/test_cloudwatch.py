@@ -10,9 +10,10 @@ import pytest
 from bot.adapters.cloudwatch import CloudWatch
 from bot.domain.metrics import BOUNDS_S, Point
 from bot.ports import PointsNotTaken, PointsRefused
-from tests.adapters.servers import http_server, reply, unused_port
+from tests.adapters.servers import http_server, reply
 from tests.aws.fault_proxy import cut_before, fault_proxy, refused, throttled
 from tests.aws.servers import REGION, aws_client, no_credentials_but, running_moto
+from tests.support.ports import unused_port
 
 COMMON = (("bot_id", "b"), ("mode", "demo"))
 NOW = time.time_ns() // 1_000_000

@@ -1,5 +1,6 @@
 """`copy` both ways: equal at the end, whatever was killed in between; and when it is refused."""
 
+import itertools
 import signal
 import sqlite3
 import subprocess
@@ -12,7 +13,7 @@ from bot.app.copying import NOTES, copy_history
 from bot.app.data_directory import DataDirectory, DataDirectoryError, Identity
 from bot.cli.parser import main
 from bot.config import load_settings
-from tests.aws.fault_proxy import fault_proxy
+from tests.aws.fault_proxy import fault_proxy, silence
 from tests.aws.servers import REGION, aws_client
 from tests.aws.tables import ClockAt, made, open_history
 from tests.contract.test_store import a_trade
@@ -160,16 +161,28 @@ def test_notes_that_are_ahead_of_what_is_there_do_not_count(settings, near, far,
         assert everything(store) == (mixed_klines(), TRADES)
 
 
+def silence_after(calls):
+    """The first `calls` pass, and no other is answered until the proxy heals."""
+    left = itertools.count(calls, -1)
+
+    def fault(proxy, request, forward):
+        return forward(request) if next(left) > 0 else silence()(proxy, request, forward)
+
+    return fault
+
+
 def test_sigkill_in_the_middle_and_the_same_command_again(settings, near, far, dynalite, tmp_path):
     klines = klines_of(*range(1, 4_001))
     keep(near, klines, TRADES)
     with fault_proxy(dynalite.url) as proxy:
+        proxy.fail(silence_after(95), "BatchWriteItem")  # however late it is killed, it is in the middle
         arguments = bulkhead("copy", "--from", "sqlite", "--to", "dynamodb", "--data-dir", near.path)
         more = {"BOT_AWS__TABLE_PREFIX": far.tables.klines.removesuffix("Crypto_Table"), "BOT_AWS__REGION": REGION}
         env = environment(**more, BOT_AWS__ENDPOINT_URL=proxy.url)
         with subprocess.Popen(arguments, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as first:
             wait_until(lambda: proxy.calls.count("BatchWriteItem") > 90, 60, "half is written")
             first.send_signal(signal.SIGKILL)
+        proxy.heal()
         before = len(proxy.calls)
         again = subprocess.run(arguments, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
         assert proxy.calls[before:].count("BatchWriteItem") < 140, "of 160: it went on where it was"

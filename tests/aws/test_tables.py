@@ -8,12 +8,13 @@ import pytest
 
 from bot.adapters.dynamodb import DynamoHistory
 from bot.ports import ConfigurationRefused, StoreBusy, StoreError
-from tests.adapters.servers import http_server, reply, unused_port
+from tests.adapters.servers import http_server, reply
 from tests.aws.fault_proxy import cut_after, fault_proxy
 from tests.aws.servers import aws_client, running_moto
 from tests.aws.tables import KEEP_DAYS, ClockAt, aws_settings, made, open_history
 from tests.contract.test_store import a_trade
 from tests.support.builders import NOON, a_kline, klines_of
+from tests.support.ports import unused_port
 
 pytestmark = pytest.mark.usefixtures("aws_credentials")
 DAY_MS = 86_400_000

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 ORDER_PATH = "/api/v3/order"
-LONGEST_S = 30
+LONGEST_S = 50
 HOP_BY_HOP = {"connection", "content-length", "transfer-encoding", "server", "date"}
 
 

@@ -56,7 +56,7 @@ class StepStorm:
 
     def await_recovery(self) -> None:
         """Wait until every actor runs; a trader that asks about an order may take longer, and is told apart."""
-        deadline = self.bot.began + 30
+        deadline = self.bot.began + 60
         running_at = None
         while True:
             assert self.bot.is_running, f"the bot ended by itself with {self.bot.ends()}:\n{self.bot.said}"
@@ -86,7 +86,7 @@ class StepStorm:
     def await_done(self, stored: bool) -> bool:
         """Wait until the last kline is done, and stored if asked for; False if the bot died meanwhile."""
         symbol, close_time = self.kline
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while self.bot.is_running:
             answer = self.ask(command="done", symbol=symbol, close_time=close_time)
             if answer is not None and answer["stored" if stored else "done"]:

@@ -7,7 +7,8 @@ is released as soon as it is in quarantine, so that it goes on to crash; then it
 sick phase the p99 may be 10 % above the median of the quiet ones, or as high as the highest of those; every kline of
 the healthy symbols has to be decided. Below FLOOR_MS nobody is blamed, since a shared machine moves a p99 of half a
 millisecond by more than that; whether the rule held without the floor is printed. Such a machine also stalls for
-100 ms now and then, so the whole may be measured three times: what holds the others up does so each time.
+100 ms now and then: a process beside this one watches the cores, and a kline that met a stall is left out, in quiet and
+sick phases alike. The whole may be measured three times: what holds the others up does so each time.
 
 A trader that is restarted forty times a second, as no policy of the bot's would have it, does cost the others some
 milliseconds: each start reads all orders of the symbol. That is measured and printed, and only lost klines fail it.
@@ -51,6 +52,7 @@ from tests.chaos.stepping import await_true
 from tests.integration.processes import pause
 from tests.support.builders import MINUTE_MS, NOON, a_kline, rules_of
 from tests.support.doubles import NoHalt, ScriptedExchange
+from tests.support.stalls import watched_stalls
 
 PHASE_S = float(os.environ.get("BULKHEAD_ISOLATION_S", "2.5"))
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "DOGEUSDT", "LTCUSDT", "XRPUSDT", "SOLUSDT")
@@ -58,6 +60,7 @@ SICK, HEALTHY = SYMBOLS[-1], SYMBOLS[:-1]
 RATE = 200
 FLOOR_MS = 2.0
 TRIES = 3
+AFTER_STALL_S = 0.1
 TRADES_EVERY = 15
 """Of so many klines of a symbol one falls by two percent and the next one rises again."""
 
@@ -112,7 +115,7 @@ class Timed(Scalping):
     def decide(self, state, kline, position):
         if self.raises and kline.symbol == SICK:
             raise ValueError("the strategy does not bear this symbol")
-        self.decided[kline.symbol, kline.open_time] = time.perf_counter()
+        self.decided[kline.symbol, kline.open_time] = time.monotonic()
         return super().decide(state, kline, position)
 
 
@@ -212,7 +215,7 @@ class World:
             ]
         )
         feeds = self.memories.feeds
-        await_true(lambda: all(cell.value.connected for cell in feeds.values()), 10, "feeds are connected")
+        await_true(lambda: all(cell.value.connected for cell in feeds.values()), 30, "feeds are connected")
 
     def __enter__(self):
         return self
@@ -233,12 +236,12 @@ class World:
         if close is None:
             close = "98" if number % TRADES_EVERY == TRADES_EVERY - 1 else "100"
         kline = a_kline(close, symbol=symbol, open_time=NOON + number * MINUTE_MS)
-        self.injected[symbol, kline.open_time] = time.perf_counter()
+        self.injected[symbol, kline.open_time] = time.monotonic()
         self.wire.give(kline)
         return symbol, kline.open_time
 
     def phase(self, seconds):
-        """Inject at the rate, and return the healthy symbols' latencies in ms once all of theirs are decided."""
+        """Inject at the rate; once all of theirs are decided, return from when to when the healthy symbols' took."""
         keys = []
         due = time.perf_counter()
         for number in range(int(seconds * RATE)):
@@ -249,8 +252,8 @@ class World:
             due += 1 / RATE
         mine = [key for key in keys if key[0] != SICK]
         decided = self.strategy.decided
-        await_true(lambda: all(key in decided for key in mine), 5, "every kline of the healthy symbols is decided")
-        return [(decided[key] - self.injected[key]) * 1000 for key in mine]
+        await_true(lambda: all(key in decided for key in mine), 30, "every kline of the healthy symbols is decided")
+        return [(self.injected[key], decided[key]) for key in mine]
 
     def sick_status(self):
         return next(status for status in self.system.tree() if status.name == f"trader/{SICK}")
@@ -277,8 +280,8 @@ def test_a_sick_symbol_does_not_hold_up_the_others(tmp_path):
     for number in range(TRIES):
         folder = tmp_path / str(number)
         folder.mkdir()
-        latencies, allowed = measure(folder)
-        bad = {name: p99(values) for name, values in latencies.items() if p99(values) > allowed}
+        found, allowed = measure(folder)
+        bad = {name: p99(values) for name, values in found.items() if p99(values) > allowed}
         if not bad:
             return
     raise AssertionError(f"the others were held up in each of {TRIES} runs: p99 {bad} ms, allowed {allowed:.2f}")
@@ -287,7 +290,7 @@ def test_a_sick_symbol_does_not_hold_up_the_others(tmp_path):
 def measure(folder):
     """Return the latencies of the two sick phases, and the p99 that they may have."""
     quiet, sick = [], {}
-    with World(folder, handler_deadline_ms=120_000) as world:
+    with watched_stalls() as stalls, World(folder, handler_deadline_ms=120_000) as world:
         world.phase(1)  # whatever is made at first use
 
         def rest():
@@ -307,15 +310,17 @@ def measure(folder):
         rest()
         world.exchange.is_stalling = True
         world.inject(SICK, "50")
-        await_true(lambda: world.exchange.inside == 1, 10, "the trader is stalled in its order call")
+        await_true(lambda: world.exchange.inside == 1, 30, "the trader is stalled in its order call")
         sick["stall"] = world.phase(PHASE_S)
         assert world.exchange.inside == 1
         taken = world.memories.traders[SICK].value.taken
         world.exchange.is_stalling = False
         world.exchange.gate.set()
-        await_true(lambda: world.memories.traders[SICK].value.taken > taken, 10, "it goes on")
+        await_true(lambda: world.memories.traders[SICK].value.taken > taken, 30, "it goes on")
         rest()
         rest()
+        quiet = [latencies(spans, stalls) for spans in quiet]
+        sick = {name: latencies(spans, stalls) for name, spans in sick.items()}
     quiet_p99 = [p99(values) for values in quiet]
     strict = max(1.1 * statistics.median(quiet_p99), *quiet_p99)
     print(f"\n{RATE} klines/s, phases of {PHASE_S:g} s, {crashes} restarts, released {world.released} times; ms:")
@@ -323,6 +328,16 @@ def measure(folder):
     held = {name: "held" if p99(values) <= strict else "broken" for name, values in sick.items()}
     print(f"  rule {strict:.3f}, {held}; floor {FLOOR_MS}")
     return sick, max(strict, FLOOR_MS)
+
+
+def latencies(spans, stalls):
+    """In ms, of the klines that met no stall of the machine, nor what was left to do after one; of all if most did."""
+    undisturbed = [(first, last) for first, last in spans if not stalls.within(first - AFTER_STALL_S, last)]
+    return in_ms(undisturbed if len(undisturbed) > len(spans) // 2 else spans)
+
+
+def in_ms(spans):
+    return [1000 * (last - first) for first, last in spans]
 
 
 def show(phases):
@@ -345,9 +360,9 @@ def test_a_trader_restarted_without_end_costs_no_kline(tmp_path):
     restless = {"max_restarts": 1_000_000, "backoff": Backoff(min_ms=5, max_ms=20)}
     with World(tmp_path, handler_deadline_ms=120_000, **restless) as world:
         world.phase(1)
-        phases = {"quiet": world.phase(PHASE_S)}
+        phases = {"quiet": in_ms(world.phase(PHASE_S))}
         world.strategy.raises = True
-        phases["restless"] = world.phase(PHASE_S)
+        phases["restless"] = in_ms(world.phase(PHASE_S))
         restarts = world.sick_status().restarts
         world.strategy.raises = False
     print(f"\n{restarts} restarts in {PHASE_S:g} s; ms:")
@@ -366,27 +381,27 @@ def test_a_trader_that_hangs_in_its_order_call_cannot_order_twice(tmp_path, wher
         cell, placed = world.memories.traders[SICK], world.exchange.placed
         for close in ("100", "90"):
             world.inject(SICK, close)
-        await_true(lambda: world.exchange.inside == 1, 10, "it hangs")
-        await_true(lambda: world.sick_status().restarts == 1 and world.sick_status().busy_ms == 0, 10, "it is replaced")
+        await_true(lambda: world.exchange.inside == 1, 30, "it hangs")
+        await_true(lambda: world.sick_status().restarts >= 1 and world.sick_status().busy_ms == 0, 30, "it is replaced")
         # The next one does what can be done while the other still hangs: order, wait for its order, or book it.
         world.exchange.is_stalling = False
         if where == "before its bytes leave":
             world.inject(SICK, "80")
-            await_true(lambda: cell.value.taken == 3, 10, "the next kline is taken")
+            await_true(lambda: cell.value.taken == 3, 30, "the next kline is taken")
             assert placed == [], "nothing is sent while the fate of the first is open"
         else:
-            await_true(lambda: cell.value.position.quantity > 0, 10, "the order is booked")
+            await_true(lambda: cell.value.position.quantity > 0, 30, "the order is booked")
         refused = world.system.refused_effects
         world.exchange.gate.set()
-        await_true(lambda: world.exchange.inside == 0, 10, "it wakes up")
-        await_true(lambda: world.system.refused_effects > refused, 10, "what it tries then is refused and counted")
+        await_true(lambda: world.exchange.inside == 0, 30, "it wakes up")
+        await_true(lambda: world.system.refused_effects > refused, 30, "what it tries then is refused and counted")
         if where == "before its bytes leave":
             # Its epoch is looked at again where they would leave, so they never do.
-            await_true(lambda: not cell.value.doubts, 10, "the order is known not to be placed")
+            await_true(lambda: not cell.value.doubts, 30, "the order is known not to be placed")
             assert (placed, world.journal.unresolved()) == ([], [])
             assert world.memories.portfolio.value.cash == 1_000_000
             return
-        await_true(lambda: cell.value.position.quantity > 0 and not cell.value.doubts, 10, "the order is booked")
+        await_true(lambda: cell.value.position.quantity > 0 and not cell.value.doubts, 30, "the order is booked")
         assert world.system.wait_settled(5)
         assert len(placed) == 1
         entries = list(world.journal.settled(SICK))

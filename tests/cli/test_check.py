@@ -7,7 +7,7 @@ import pytest
 
 from bot.app.data_directory import DataDirectory, Identity
 from bot.cli.parser import main
-from tests.adapters.servers import unused_port
+from tests.support.ports import unused_port
 
 A_BOOK = Identity("demo", "simulated", "paper", "bulkhead")
 

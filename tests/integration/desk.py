@@ -7,16 +7,18 @@ from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from bot.app.control import ControlError, ask
 from bot.app.data_directory import DataDirectory
 from bot.app.snapshot import stored_snapshot
+from bot.simulator.market import PriceProcess
 from bot.simulator.profiles import Profile
 from tests.integration.processes import SYMBOLS, Program, command, told, wait_until
 from tests.simulator.support import LiveClient, running
 
 STEP = Decimal("0.04")
-"""By so much a move of the price is a signal; the market's own moves are of 1 % at most."""
+"""By so much a move of the price is a signal; what the market moves by itself is a tenth of that in a minute."""
 
 SIGNALS = {"BOT_BUY_DROP": "0.03", "BOT_SELL_RISE": "0.03", "BOT_BOT_ID": "bulkhead"}
 
@@ -170,6 +172,13 @@ class Desk:
 
 
 @contextmanager
+def without_jumps() -> Iterator[None]:
+    """No jump of the market: one would take a hand's move for its own, or be a signal itself, now and then."""
+    with patch.object(PriceProcess, "_jump", lambda process, price: price):
+        yield
+
+
+@contextmanager
 def desk(
     folder: Path,
     profile: str | Profile = "com",
@@ -181,7 +190,7 @@ def desk(
     """A simulated exchange and an account on it; no bot yet. `data_from`: the profile of another one for klines."""
     given = profile if isinstance(profile, Profile) else None
     name = profile.name if isinstance(profile, Profile) else profile
-    with running(given, name, interval_ms=150, seed=seed) as live:
+    with without_jumps(), running(given, name, interval_ms=150, seed=seed) as live:
         live.profile_name = name
         if not data_from:
             yield Desk(live, live, folder, mode, settings)

@@ -11,13 +11,17 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import requests
 
 import bot
+from bot.adapters.sqlite import SqliteStore
 from bot.app.control import ControlError, ask
+from bot.ports import StoreError
+from tests.support.ports import unused_port
 
 ROOT = Path(bot.__file__).parents[1]
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "DOGEUSDT")
@@ -93,6 +97,20 @@ def status_of(data: Path) -> Any:
         return ask(data / "control.sock", {"command": "status"})
     except ControlError:
         return None
+
+
+def count_of_klines(data: Path) -> int:
+    """How many klines the bot of this directory stored so far; asked of its database, as often as one likes."""
+    with suppress(StoreError), SqliteStore.read_only(data / "history.db") as store:
+        return sum(1 for _ in store.klines())
+    return 0  # it is not made yet
+
+
+def count_of_trades(data: Path) -> int:
+    """The same of trades."""
+    with suppress(StoreError), SqliteStore.read_only(data / "history.db") as store:
+        return sum(1 for _ in store.trades())
+    return 0
 
 
 def is_left(group: int) -> bool:
@@ -256,7 +274,7 @@ class ExchangeProcess:
         self._session = requests.Session()
         self._session.trust_env = False
         self._program: Program | None = None
-        self._port = 0
+        self._port = unused_port()
         self.ends: dict[str, str] = {}
 
     def __enter__(self) -> "ExchangeProcess":
@@ -296,7 +314,6 @@ class ExchangeProcess:
             raise
         assert self.ends in ({}, ends), "the exchange came back elsewhere or with other keys"
         self.ends = ends
-        self._port = int(ends["rest_url"].rpartition(":")[2])
 
     def kill(self) -> None:
         if self._program is not None:

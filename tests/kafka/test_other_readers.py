@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.adapters.kafka.admin import Topics
 from bot.config import KafkaSettings
 from tests.kafka.entries import a_trade
-from tests.kafka.streams import klines, publish, publisher_of
+from tests.kafka.streams import klines, make_topics, publish, publisher_of
 
 pytestmark = pytest.mark.kafka()
 
@@ -22,7 +21,7 @@ CONSUMER = Path(__file__).parents[2] / "examples" / "kafka_consumer.py"
 
 @pytest.fixture
 def published(kafka: KafkaSettings) -> KafkaSettings:
-    Topics(kafka).create_missing()
+    make_topics(kafka)
     publisher = publisher_of(kafka)
     publish(publisher, [*klines(8), a_trade()])
     publisher.close(5)

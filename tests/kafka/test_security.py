@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -22,7 +23,7 @@ from bot.cli.parser import main
 from bot.config import KafkaSettings
 from bot.ports import ConfigurationRefused, Link
 from tests.integration.processes import wait_until
-from tests.kafka.streams import by_symbol, everything, klines, linked, polled, publish, publisher_of
+from tests.kafka.streams import by_symbol, everything, klines, linked, make_topics, polled, publish, publisher_of
 from tests.support.kafka.brokers import PASSWORD, USER, ApacheKafka
 from tests.support.kafka.certificates import Authority
 
@@ -50,9 +51,25 @@ def allow(broker: ApacheKafka, kafka: KafkaSettings) -> Allow:
             for operation in operations
         ]
         for future in admin.create_acls(bindings).values():
-            future.result(10)
+            future.result(60)
+        # The controller has them; the broker takes them over a moment later.
+        wait_until(lambda: all(is_known(admin, binding) for binding in bindings), 10, "the rights hold")
 
     return give
+
+
+def is_known(admin: AdminClient, binding: AclBinding) -> bool:
+    """Whether the broker goes by a right."""
+    wanted = AclBindingFilter(
+        binding.restype,
+        binding.name,
+        binding.resource_pattern_type,
+        binding.principal,
+        binding.host,
+        binding.operation,
+        binding.permission_type,
+    )
+    return bool(admin.describe_acls(wanted).result(60))
 
 
 def named(kafka: KafkaSettings, servers: str, protocol: str, mechanism: str, **more: object) -> KafkaSettings:
@@ -104,7 +121,7 @@ def test_a_certificate_can_be_who_the_bot_is(
         }
     )
     with pytest.raises(ConfigurationRefused, match="this user may not make it"):
-        Topics(settings).create_missing()
+        make_topics(settings)
     allow(*ALL, user="CN=bulkhead-bot")
     assert len(Topics(settings).create_missing()) == 3
 
@@ -112,7 +129,7 @@ def test_a_certificate_can_be_who_the_bot_is(
 def test_a_right_that_is_missing_is_told_and_once_given_nothing_was_lost(
     broker: ApacheKafka, kafka: KafkaSettings, allow: Allow
 ) -> None:
-    Topics(kafka).create_missing()
+    make_topics(kafka)
     settings = named(kafka, broker.sasl_servers, "sasl_plaintext", "SCRAM-SHA-256")
     allow(AclOperation.DESCRIBE)
     publisher = publisher_of(settings)
@@ -210,7 +227,7 @@ def test_check_says_what_is_there(
     assert lines[1] == f"ok    topic {prefix}KafkaStreams: is not there, and will be made at the start: 3 partitions"
     assert len(lines) == 4
     assert Topics(kafka).partitions() == {}, "to check makes nothing"
-    Topics(kafka).create_missing()
+    make_topics(kafka)
     assert checked(broker.servers)[1:] == [
         f"ok    topic {prefix}KafkaStreams: 3 partitions, kept 720 h",
         f"ok    topic {prefix}trades: 3 partitions, kept for ever",
@@ -275,7 +292,7 @@ def test_check_says_which_right_is_missing(
     assert all(
         "this user may not make it; make it, and allow this user WRITE, READ and DESCRIBE" in line for line in topics
     )
-    Topics(kafka).create_missing()
+    make_topics(kafka)
     assert checked(broker.sasl_servers, **SCRAM)[1:] == topics, "what may not be seen is as if it was not there"
     allow(AclOperation.DESCRIBE)
     lines = checked(broker.sasl_servers, **SCRAM)[1:]
@@ -291,7 +308,7 @@ def test_check_says_that_a_topic_forgets_what_a_bot_needs_or_cannot_be_made(
     broker: ApacheKafka, kafka: KafkaSettings, checked: Callable[..., list[str]]
 ) -> None:
     compacted = kafka.model_copy(update={"klines": kafka.klines.model_copy(update={"cleanup": "compact"})})
-    Topics(compacted).create_missing()
+    make_topics(compacted)
     lines = checked(broker.servers)
     assert lines[1] == (
         f"wrong topic {kafka.topic_prefix}KafkaStreams: its cleanup.policy is compact, which keeps only "

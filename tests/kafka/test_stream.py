@@ -8,7 +8,6 @@ import msgspec
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
-from bot.adapters.kafka.admin import Topics
 from bot.adapters.kafka.codec import Codec
 from bot.adapters.kafka.publisher import QUEUE_MESSAGES
 from bot.adapters.kafka.reader import KafkaReader, read_through
@@ -18,7 +17,7 @@ from bot.ports import Link
 from bot.supervision import SystemClock
 from tests.integration.processes import pause, wait_until
 from tests.kafka.entries import ENTRIES, a_trade
-from tests.kafka.streams import by_symbol, everything, klines, linked, polled, publish, publisher_of
+from tests.kafka.streams import by_symbol, everything, klines, linked, make_topics, polled, publish, publisher_of
 from tests.support.builders import a_decision
 from tests.support.kafka.brokers import Broker
 
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.kafka()
 
 @pytest.mark.kafka("latest_offset")
 def test_all_kinds_go_there_and_come_back(kafka: KafkaSettings) -> None:
-    Topics(kafka).create_missing()
+    make_topics(kafka)
     publisher = publisher_of(kafka)
     publish(publisher, [a_decision(), *ENTRIES.values(), a_decision()])
     state = publisher.state()
@@ -40,7 +39,7 @@ def test_all_kinds_go_there_and_come_back(kafka: KafkaSettings) -> None:
 
 @pytest.mark.kafka("latest_offset")
 def test_what_was_published_since_a_time_is_read_alone(kafka: KafkaSettings) -> None:
-    Topics(kafka).create_missing()
+    make_topics(kafka)
     publisher = publisher_of(kafka)
     publish(publisher, klines(40))
     (last,) = {max(record.time for record in read_through(kafka, ["KafkaStreams"]))}
@@ -53,14 +52,14 @@ def test_what_was_published_since_a_time_is_read_alone(kafka: KafkaSettings) -> 
 
 
 def test_a_group_goes_on_behind_what_it_committed(kafka: KafkaSettings) -> None:
-    Topics(kafka).create_missing()
+    make_topics(kafka)
     publisher = publisher_of(kafka)
     publish(publisher, klines(400))
     publisher.close(5)
     codec, group = Codec("paper", kafka.topic_prefix), f"{kafka.topic_prefix}readers"
     done: list[LogEntry] = []
     for _ in range(2):
-        reader = KafkaReader(kafka, ["KafkaStreams"], group, session_ms=3_000)
+        reader = KafkaReader(kafka, ["KafkaStreams"], group)
         for count in (150, 50):
             got = wait_until(partial(reader.poll, count, 0.5), 20, "records")
             while len(got) < count:
@@ -71,7 +70,7 @@ def test_a_group_goes_on_behind_what_it_committed(kafka: KafkaSettings) -> None:
         # The last 50 were not committed: they come again.
         assert reader.state().link is Link.UP
         reader.close()
-    reader = KafkaReader(kafka, ["KafkaStreams"], group, session_ms=3_000)
+    reader = KafkaReader(kafka, ["KafkaStreams"], group)
     while len(done) < 400:
         done += map(codec.decode, wait_until(partial(reader.poll, 500, 0.5), 20, "the rest"))
     reader.close()
@@ -80,7 +79,7 @@ def test_a_group_goes_on_behind_what_it_committed(kafka: KafkaSettings) -> None:
 
 @pytest.mark.kafka("durable", "restart", "latest_offset")
 def test_a_killed_broker_loses_nothing_and_turns_nothing_round(broker: Broker, kafka: KafkaSettings) -> None:
-    Topics(kafka).create_missing()
+    make_topics(kafka)
     publisher = publisher_of(kafka)
     entries = klines(6_000)
     publish(publisher, entries[:2_000])
@@ -90,7 +89,7 @@ def test_a_killed_broker_loses_nothing_and_turns_nothing_round(broker: Broker, k
     polled(publisher, lambda: "nothing listens there; start the broker" in publisher.state().reason, "the reason")
     begun = time.monotonic()
     assert publisher.publish(6_000, entries[4_000:]) == 6_000
-    assert time.monotonic() - begun < 2, "an absent broker makes nobody wait"
+    assert time.monotonic() - begun < 10, "an absent broker makes nobody wait"
     assert publisher.state().queued > 1_900
     broker.restart()
     publish(publisher, entries)
@@ -103,7 +102,7 @@ def test_a_killed_broker_loses_nothing_and_turns_nothing_round(broker: Broker, k
 
 @pytest.mark.kafka("restart")
 def test_a_broker_that_is_absent_at_the_start_is_waited_for(broker: Broker, kafka: KafkaSettings) -> None:
-    Topics(kafka).create_missing()
+    make_topics(kafka)
     broker.kill()
     publisher = publisher_of(kafka, after=7)
     assert (publisher.taken, publisher.delivered, publisher.state().link) == (7, 7, Link.CONNECTING)
@@ -129,7 +128,7 @@ def test_what_the_broker_refuses_stops_the_rest_until_it_is_mended(kafka: KafkaS
     assert "the topic is not there; make it" in linked(publisher, Link.REFUSED)
     polled(publisher, lambda: publisher.taken == 0, "it fell back")
     assert publisher.delivered == 0
-    Topics(kafka).create_missing()
+    make_topics(kafka)
     publish(publisher, entries)
     assert (publisher.state().link, publisher.state().reason) == (Link.UP, "")
     publisher.close(5)
@@ -137,7 +136,7 @@ def test_what_the_broker_refuses_stops_the_rest_until_it_is_mended(kafka: KafkaS
 
 @pytest.mark.kafka("limits", "latest_offset")
 def test_nothing_passes_a_message_that_the_broker_refuses(kafka: KafkaSettings) -> None:
-    Topics(kafka).create_missing()
+    make_topics(kafka)
     limit(kafka, "trades", "20000")
     publisher = publisher_of(kafka)
     publish(publisher, [a_trade()])

