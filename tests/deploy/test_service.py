@@ -3,7 +3,6 @@
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.processes import Program, command, wait_until
+from tests.support.notify_socket import listening
 
 UNIT = Path(__file__).parents[2] / "deploy" / "bulkhead.service"
 PROGRAM = "/opt/bulkhead/current/bin/bulkhead"
@@ -74,45 +74,29 @@ def test_a_service_whose_file_forgets_the_mode_is_refused(tmp_path: Path) -> Non
     assert refused.stderr.count("\n") == 1
 
 
-class Systemd:
-    """systemd's end of the notify socket: what was said, with when."""
-
-    def __init__(self, listener: socket.socket) -> None:
-        self._listener = listener
-        self.heard: list[str] = []
-
-    def listen(self) -> list[str]:
-        """All that was said so far."""
-        while True:
-            try:
-                self.heard.append(self._listener.recv(1_000, socket.MSG_DONTWAIT).decode())
-            except BlockingIOError:
-                return self.heard
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["told", "hung"])
 def test_a_real_bot_feeds_the_watchdog_until_its_supervisor_hangs(tmp_path: Path, end: str) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(tmp_path / "notify"))
-        systemd = Systemd(listener)
-        # A watchdog of one second is fed every half of one.
-        told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
-        data = str(tmp_path / "data")
-        with Program("run", "--allow-chaos", cwd=tmp_path, settings={**told, "BOT_DATA_DIR": data}) as bot:
-            wait_until(lambda: systemd.listen().count("WATCHDOG=1") >= 3, 20, "the watchdog fed")
-            assert systemd.heard[0] == "READY=1\nSTATUS=well"
-            if end == "told":
-                bot.send(signal.SIGTERM)
-                assert bot.ends(10) == 0
-                assert "STOPPING=1\nSTATUS=stopping in order" in systemd.listen()
-                return
-            since = time.monotonic()
-            killed = command("actors", "kill", "supervisor", "--how", "hang", "--data-dir", data, cwd=tmp_path)
-            assert killed.returncode == 0, killed.stderr
-            fed = systemd.listen().count("WATCHDOG=1")
-            # The guardian above the supervisor ends the process by itself, after five seconds.
-            assert bot.ends(20) == 1
-            assert time.monotonic() - since > 3
-            # One word may have been on its way.
-            assert systemd.listen().count("WATCHDOG=1") <= fed + 1
+    # A watchdog of one second is fed every half of one.
+    told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+    data = str(tmp_path / "data")
+    with (
+        listening(tmp_path / "notify") as heard,
+        Program("run", "--allow-chaos", cwd=tmp_path, settings={**told, "BOT_DATA_DIR": data}) as bot,
+    ):
+        wait_until(lambda: heard.count("WATCHDOG=1") >= 3, 20, "the watchdog fed")
+        assert heard[0] == "READY=1\nSTATUS=well"
+        if end == "told":
+            bot.send(signal.SIGTERM)
+            assert bot.ends(10) == 0
+            wait_until(lambda: "STOPPING=1\nSTATUS=stopping in order" in heard, 10, "the last word")
+            return
+        since = time.monotonic()
+        killed = command("actors", "kill", "supervisor", "--how", "hang", "--data-dir", data, cwd=tmp_path)
+        assert killed.returncode == 0, killed.stderr
+        fed = heard.count("WATCHDOG=1")
+        # The guardian above the supervisor ends the process by itself, after five seconds.
+        assert bot.ends(20) == 1
+        assert time.monotonic() - since > 3
+        # One word may have been on its way.
+        assert heard.count("WATCHDOG=1") <= fed + 1

@@ -1,12 +1,12 @@
 """`actors`, `dead-letters`, SIGUSR1 and systemd's notifications on a real, running bot."""
 
 import signal
-import socket
 
 import pytest
 
 from bot.app.control import ControlError, ask
 from tests.integration.processes import Program, command, status_of, told, wait_until
+from tests.support.notify_socket import listening
 
 
 @pytest.fixture
@@ -89,23 +89,18 @@ def test_without_allow_chaos_nobody_is_killed(tmp_path):
 
 
 def test_systemd_hears_of_start_life_and_end(tmp_path):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(tmp_path / "notify"))
-        listener.settimeout(20)
-        settings = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+    settings = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+    with listening(tmp_path / "notify") as heard:
         with Program("run", "--data-dir", tmp_path / "data", cwd=tmp_path, settings=settings) as program:
-            assert word(listener) == "READY=1"
-            for _ in range(2):
-                assert word(listener) == "WATCHDOG=1"
+            wait_until(lambda: heard.count("WATCHDOG=1") >= 2, 20, "the watchdog is fed")
             program.send(signal.SIGTERM)
             assert program.ends() == 0
-        listener.settimeout(0)
-        while (said := word(listener)) == "WATCHDOG=1":
-            pass
-        assert said == "STOPPING=1"
+        wait_until(lambda: "STOPPING=1" in first_lines(heard), 10, "the last word")
+    assert first_lines(heard)[:3] == ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]
+    assert set(first_lines(heard)) == {"READY=1", "WATCHDOG=1", "STOPPING=1"}
 
 
-def word(listener):
-    """The next thing told to systemd that is more than a status."""
-    words = iter(lambda: listener.recv(1_000).decode().partition("\n")[0], None)
-    return next(said for said in words if not said.startswith("STATUS="))
+def first_lines(heard):
+    """What was told to systemd that is more than a status."""
+    firsts = (said.partition("\n")[0] for said in tuple(heard))
+    return [first for first in firsts if not first.startswith("STATUS=")]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from bot.config import KafkaSettings
 from bot.ports import Link
@@ -82,3 +83,39 @@ def test_a_message_that_no_client_sends_is_refused_too(settings: KafkaSettings) 
     )
     assert publisher.delivered in (5, 6)
     publisher.close(5)
+
+
+class Ending:
+    """A producer that ended while it had deliveries to tell of, as confluent-kafka raises that then and now."""
+
+    def __init__(self) -> None:
+        self.flushes = 0
+
+    def poll(self, _: float) -> None:
+        self._end()
+
+    def purge(self) -> None:
+        pass
+
+    def flush(self, _: float) -> None:
+        self.flushes += 1
+        if self.flushes < 3:
+            self._end()
+
+    def _end(self) -> None:
+        raise SystemError("returned a result with an exception set") from KafkaException(
+            KafkaError(KafkaError._GAPLESS_GUARANTEE, "unable to satisfy gap-less guarantee", fatal=True)
+        )
+
+
+def test_an_end_that_is_raised_amid_a_delivery_is_an_end_like_any_other(
+    settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher, ending = publisher_of(settings), Ending()
+    publish(publisher, klines(5))
+    monkeypatch.setattr(publisher, "_producer", ending)
+    publisher.poll()
+    assert (publisher.state().link, publisher.taken, ending.flushes) == (Link.REFUSED, 5, 3)
+    publish(publisher, klines(10))
+    publisher.close(5)
+    assert by_symbol(everything(settings, "KafkaStreams")) == by_symbol(klines(10))

@@ -1,7 +1,6 @@
 """Publishes log entries by an idempotent producer, so that every entry is on its topic at least once and in order."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -43,6 +42,29 @@ class _Statistics(msgspec.Struct):
 
 _ENDS = (KafkaError._GAPLESS_GUARANTEE, KafkaError._FATAL)
 _STATISTICS = msgspec.json.Decoder(_Statistics)
+
+
+def _flush(producer: Producer, timeout_s: float) -> bool:
+    """Return whether the flush came to its end, rather than to the end of the producer."""
+    try:
+        producer.flush(timeout_s)
+    except (KafkaException, SystemError) as error:
+        _end_in(error)
+        return False
+    return True
+
+
+def _end_in(error: KafkaException | SystemError) -> KafkaError:
+    """Return what ended a producer, as its library raised it.
+
+    Raised while it has a delivery to tell of too, it comes as the cause of a SystemError: the library calls back with
+    its own error still pending.
+    """
+    raised = error if isinstance(error, KafkaException) else error.__cause__
+    if not isinstance(raised, KafkaException):
+        raise error
+    found: KafkaError = raised.args[0]
+    return found
 
 
 class KafkaPublisher:
@@ -139,8 +161,8 @@ class KafkaPublisher:
             self._producer = self._make()
         try:
             self._producer.poll(timeout_s)
-        except KafkaException as error:
-            self._refuse(error.args[0])  # the library raises here, instead of telling, what ends a producer
+        except (KafkaException, SystemError) as error:
+            self._refuse(_end_in(error))  # the library raises here, instead of telling, what ends a producer
         self._advance()
         if self._refused:
             self._begin_again()
@@ -151,8 +173,7 @@ class KafkaPublisher:
 
     def close(self, timeout_s: float) -> None:
         if self._producer is not None:
-            with suppress(KafkaException):
-                self._producer.flush(timeout_s)
+            _flush(self._producer, timeout_s)
             self._drop()
 
     def _make(self) -> Producer:
@@ -172,8 +193,7 @@ class KafkaPublisher:
             # Told of here, what was acknowledged before the end still counts, and why it ended.
             producer.purge()
             for _ in range(FLUSHES):
-                with suppress(KafkaException):  # the end itself is raised again, maybe before the rest is told
-                    producer.flush(1)
+                if _flush(producer, 1):  # else the end itself was raised again, maybe before the rest is told
                     break
             self._advance()
 
