@@ -11,7 +11,9 @@ from bot.ports import Link
 from tests.kafka.entries import a_trade
 from tests.kafka.streams import by_symbol, everything, klines, linked, polled, publish, publisher_of
 from tests.support.kafka.mock_cluster import (
+    LIST_OFFSETS,
     NOT_ENOUGH_REPLICAS,
+    NOT_LEADER,
     REQUEST_TIMED_OUT,
     TOPIC_AUTHORIZATION_FAILED,
     MockCluster,
@@ -83,6 +85,14 @@ def test_a_message_that_no_client_sends_is_refused_too(settings: KafkaSettings) 
     )
     assert publisher.delivered in (5, 6)
     publisher.close(5)
+
+
+def test_a_reader_waits_for_a_partition_that_has_no_leader_yet(cluster: MockCluster, settings: KafkaSettings) -> None:
+    publisher = publisher_of(settings)
+    publish(publisher, klines(5))
+    publisher.close(5)
+    cluster.fail(NOT_LEADER, NOT_LEADER, NOT_LEADER, request=LIST_OFFSETS)
+    assert by_symbol(everything(settings, "KafkaStreams")) == by_symbol(klines(5))
 
 
 class Ending:

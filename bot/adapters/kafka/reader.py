@@ -1,5 +1,6 @@
 """Reads topics: as a member of a group that commits, or once from a time up to the end."""
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from bot.ports import ConfigurationRefused, Link, LinkState, Record
 # Within this a member that was killed is missed and its partitions go to the others.
 SESSION_MS = 10_000
 _NO_GROUP = KafkaError.GROUP_AUTHORIZATION_FAILED
+# As right after a start of the broker: a partition has its leader a moment later.
+_NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+_NO_LEADER_PAUSE_S = 0.1
 
 
 class KafkaReader:
@@ -180,16 +184,40 @@ def _assign(
             raise KafkaException(described.error)
         for partition in described.partitions:
             place = TopicPartition(topic, partition, since_ms or 0)
-            low, high = consumer.get_watermark_offsets(place, timeout_s)
+            low, high = _bounds(consumer, place, timeout_s)
             start = low
             if since_ms is not None:
-                found = consumer.offsets_for_times([place], timeout_s)[0].offset
-                start = found if found >= 0 else high
+                found = consumer.offsets_for_times([place], timeout_s)[0]
+                if found.error is not None:
+                    raise KafkaException(found.error)
+                start = found.offset if found.offset >= 0 else high
             if start < high:
                 wanted.append(TopicPartition(topic, partition, start))
                 ends[topic, partition] = high
     consumer.assign(wanted)
     return ends
+
+
+def _bounds(consumer: Consumer, place: TopicPartition, timeout_s: float) -> tuple[int, int]:
+    """Return the first offset that there is of a partition, and the one behind its last.
+
+    While the partition has no leader, it is asked again. The library asks for both offsets at once and, where one of
+    the answers is an error, takes the other for both: so what looks empty is asked twice.
+    """
+    deadline = time.monotonic() + timeout_s
+    looked_empty = False
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(place, timeout_s)
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline:
+                raise
+            looked_empty = False
+            time.sleep(_NO_LEADER_PAUSE_S)
+            continue
+        if low < high or looked_empty:
+            return low, high
+        looked_empty = True
 
 
 def _record(message: KafkaMessage) -> Record:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import confluent_kafka
 
-# Kafka's protocol: the key of produce requests, and errors as brokers give them.
-PRODUCE = 0
-REQUEST_TIMED_OUT, NOT_ENOUGH_REPLICAS, TOPIC_AUTHORIZATION_FAILED = 7, 19, 29
+# Kafka's protocol: the keys of requests, and errors as brokers give them.
+PRODUCE, LIST_OFFSETS = 0, 2
+NOT_LEADER, REQUEST_TIMED_OUT, NOT_ENOUGH_REPLICAS, TOPIC_AUTHORIZATION_FAILED = 6, 7, 19, 29
 
 _POINTER, _INT, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t
 _SIGNATURES = {
@@ -36,10 +36,10 @@ class MockCluster:
     def create(self, topic: str, partitions: int = 1) -> None:
         assert self._library.rd_kafka_mock_topic_create(self._cluster, topic.encode(), partitions, 1) == 0
 
-    def fail(self, *errors: int) -> None:
-        """Answer the next produce requests with these errors, one each."""
+    def fail(self, *errors: int, request: int = PRODUCE) -> None:
+        """Answer the next requests of a kind with these errors, one each."""
         array = (_INT * len(errors))(*errors)
-        self._library.rd_kafka_mock_push_request_errors_array(self._cluster, PRODUCE, len(errors), array)
+        self._library.rd_kafka_mock_push_request_errors_array(self._cluster, request, len(errors), array)
 
     def set_up(self, up: bool) -> None:
         change = self._library.rd_kafka_mock_broker_set_up if up else self._library.rd_kafka_mock_broker_set_down
