@@ -109,7 +109,7 @@ def test_without_dynamodb_a_bot_trades_tells_what_waits_and_the_next_one_brings_
     # One that hangs has a successor, which asks at once.
     again._system.kill(addresses.ARCHIVE, "hang")
     await_true(lambda: told(again)["link"] == "up" and told(again)["depth"] < 5, 30, "it goes on by itself")
-    assert archive_of(again).epoch == 2
+    assert archive_of(again).epoch >= 2
     assert any(age < 1 for age in ages(again, tables))
     again.stop()
     assert told(again) is None
