@@ -261,7 +261,7 @@ def stored_klines(name, folder):
 
 
 @pytest.mark.kafka("groups", "durable")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_bot_that_trades_on_what_another_one_publishes_is_killed_and_misses_nothing(kafka, tmp_path):
     theirs, ours = f"{kafka.topic_prefix}a.", f"{kafka.topic_prefix}b."
     broker = {"BOT_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers}

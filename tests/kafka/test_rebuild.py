@@ -50,7 +50,7 @@ def publish(kafka):
 
 
 @pytest.mark.kafka("latest_offset")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_bot_that_ran_twice_is_made_again_of_its_topics(told, settings, tmp_path):
     def run_until_it_traded():
         before = count_of_trades(tmp_path / "bot")
@@ -79,7 +79,7 @@ def test_a_bot_that_ran_twice_is_made_again_of_its_topics(told, settings, tmp_pa
 
 
 @pytest.mark.kafka("latest_offset")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_rebuilt_paper_book_trades_on(kafka, told, tmp_path):
     def trades_of(name):
         status, out, _ = told("trades", "--json", "--data-dir", name)
