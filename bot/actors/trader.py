@@ -389,11 +389,12 @@ class TraderActor(Actor):
         self._change(pending=pending)
         if self._market is not None:
             self._market.look(kline.symbol, kline.close, pending.signal.side)
+        # Before the proposal: the portfolio wants the interpreter as soon as it has that.
+        self.context.after(self._settings.proposal_timeout_ms, ProposalTimeout(order_id))
         self.context.tell(
             addresses.PORTFOLIO,
             OrderProposal(order_id, kline.symbol, pending.signal, kline.close, kline.event_time),
         )
-        self.context.after(self._settings.proposal_timeout_ms, ProposalTimeout(order_id))
 
     def _on_reserved(self, reserved: Reserved) -> None:
         pending = self._memory.pending

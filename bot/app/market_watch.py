@@ -63,7 +63,6 @@ class MarketWatch:
 
     def view(self, symbol: str) -> MarketView:
         """Return what is known of a symbol now; never asks."""
-        price, as_of_ms = self._prices.get(symbol, (None, 0))
         base = self._rules[symbol].base_asset
         held = next((add(free, locked) for asset, free, locked in self._balances.value.balances if asset == base), ZERO)
         open_orders = self._open_orders.get(symbol, ())
@@ -71,11 +70,12 @@ class MarketWatch:
         for order in open_orders:
             if order.side is Side.BUY:
                 wanted = add(wanted, subtract(order.quantity, order.executed_quantity))
+        book = self._book(symbol)
         return MarketView(
-            bid=price.bid if price is not None else ZERO,
-            ask=price.ask if price is not None else ZERO,
+            bid=book.bid,
+            ask=book.ask,
+            as_of_ms=book.as_of_ms,
             average_price=self._averages.get(symbol, ZERO),
-            as_of_ms=as_of_ms,
             held_base=held,
             wanted_base=wanted,
             open_orders=len(open_orders),
@@ -88,7 +88,7 @@ class MarketWatch:
         `side` is that of the order that waits: it is asked for as urgently as the order itself.
         """
         order = PlannedOrder(Side.BUY, ZERO, close)
-        if price_refusal(order, self.view(symbol), self._clock.now_ms(), self._limits) is not None:
+        if price_refusal(order, self._book(symbol), self._clock.now_ms(), self._limits) is not None:
             self._ask(lambda: self._read_book((symbol,), side))
 
     def read_rules_soon(self) -> None:
@@ -115,6 +115,14 @@ class MarketWatch:
         closed = [symbol for symbol in self._symbols if self._rules[symbol].status != TRADING]
         if closed and now >= self._closed_due and self._ask(lambda: self._read_rules(closed)):
             self._closed_due = now + RULES_AGAIN_MS
+
+    def _book(self, symbol: str) -> MarketView:
+        """Return the best prices that are known of a symbol, and nothing else."""
+        known = self._prices.get(symbol)
+        if known is None:
+            return MarketView()
+        price, as_of_ms = known
+        return MarketView(bid=price.bid, ask=price.ask, as_of_ms=as_of_ms)
 
     def _read_book(self, symbols: Sequence[str], waiting: Side | None = None) -> None:
         prices = self._account.book_prices(symbols, waiting)

@@ -71,7 +71,9 @@ class Ledger:
         """Return all cash, free and reserved, plus every position at its last close; an unseen symbol counts 0."""
         total = self.cash
         for symbol, close in self.marks.items():
-            total = add(total, multiply(self.positions[symbol].quantity, close))
+            held = self.positions[symbol].quantity
+            if held:
+                total = add(total, multiply(held, close))
         return total
 
     def free_cash(self) -> Decimal:

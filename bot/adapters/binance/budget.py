@@ -103,11 +103,12 @@ class _Window:
 
 
 class Ticket(msgspec.Struct):
-    """The right to send one request; given back with what came of it."""
+    """The right to send one request; given back with what came of it.
 
-    weight: int
-    is_order: bool
-    marks: tuple[tuple[_Window, int, int, int], ...]
+    Of each window that counts it: how much of it, and the window's number and counts before.
+    """
+
+    marks: tuple[tuple[_Window, int, int, int, int], ...]
 
 
 class Budget:
@@ -153,18 +154,16 @@ class Budget:
                         f"{'nobody' if priority is Priority.EXIT else 'what is more urgent'}; "
                         f"{left_ms / 1000:.1f} s to the window's end",
                     )
-                marks.append((window, window.number, window.admitted, window.answered))
-            for window, *_ in marks:
-                amount = window.amount(weight, is_order)
+                marks.append((window, amount, window.number, window.admitted, window.answered))
+            for window, amount, *_ in marks:
                 window.count += amount
                 window.admitted += amount
-            return Ticket(weight, is_order, tuple(marks))
+            return Ticket(tuple(marks))
 
     def settle(self, ticket: Ticket, headers: Mapping[str, str] | None) -> None:
         """Say that a request ended; `headers` are its reply's, names in lower case, None where none came."""
         with self._lock:
-            for window, number, admitted, answered in ticket.marks:
-                amount = window.amount(ticket.weight, ticket.is_order)
+            for window, amount, number, admitted, answered in ticket.marks:
                 window.answered += amount
                 told = headers.get(window.header, "") if headers and window.header else ""
                 if number == window.number and told.isascii() and told.isdigit():
