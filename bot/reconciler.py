@@ -144,6 +144,16 @@ class Reconciler:
         self._agreed: dict[str, int] = {}  # the book's newest execution by symbol, of those that hold what they should
         self._lock = threading.Lock()
 
+    def read_ahead(self) -> None:
+        """Fold the journal as it is now, so that a comparison reads only what is new; asks no exchange.
+
+        To be called before anybody trades: folding 10,000 orders keeps the interpreter busy for a fifth of a second.
+
+        Raises StoreError.
+        """
+        with self._lock:
+            self._read_book()
+
     def compare(self) -> Comparison:
         """Look, and book what can be explained. Raises as `Account` does, and StoreError."""
         with self._lock:

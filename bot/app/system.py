@@ -458,6 +458,7 @@ class BotSystem:
             settings.mode is Mode.TESTNET,
             self._clock.now_ms,
         )
+        self._reconciler.read_ahead()
         return AccountParts(AccountSettings(prefix, settings.symbols), stream, self._compare, self.directory)
 
     def _compare(self) -> Compared:

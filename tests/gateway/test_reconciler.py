@@ -298,11 +298,17 @@ def test_a_twins_order_under_the_id_of_one_that_never_was_is_not_the_bots(bench,
     assert "BTCUSDT" not in bench.reconciler.compare().stops
 
 
-def test_after_the_first_look_the_journal_is_read_only_for_what_is_new(bench, monkeypatch):
+@pytest.mark.parametrize("has_looked", [True, False], ids=["after a look", "read ahead"])
+def test_a_journal_that_was_read_is_read_only_for_what_is_new(bench, monkeypatch, has_looked):
     """A look must not take longer from year to year: it runs beside orders that are on their way."""
+    bench.reconciler.compare()
     for _ in range(20):
         bench.trade("BUY", "0.001")
-    bench.reconciler.compare()
+    bench.new_process()
+    if has_looked:
+        bench.reconciler.compare()
+    else:
+        bench.reconciler.read_ahead()
     read = []
     entry = bench.journal.entry
     monkeypatch.setattr(bench.journal, "entry", lambda name: read.append(name) or entry(name))
