@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_origin
@@ -455,7 +456,8 @@ def _from_file(path: Path | None) -> dict[str, Any]:
         return {}
     path = path or DEFAULT_CONFIG_FILE
     try:
-        return tomllib.loads(path.read_text("utf-8"), parse_float=str)
+        # Some editors begin a file with a byte order mark, which TOML has no place for.
+        return tomllib.loads(path.read_text("utf-8-sig"), parse_float=str)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give an existing file with --config") from None
     except (ValueError, RecursionError) as error:  # beside TOMLDecodeError: bytes, digits and brackets without end
@@ -491,7 +493,10 @@ def _check_forms(values: Mapping[str, Any], model: type[BaseModel], path: tuple[
         if field is None:
             where = f"in [{'.'.join(path)}] " if path else ""
             known = ", ".join(model.model_fields)
-            raise ConfigError(f"{name} (as a variable {variable}): there is no such key; known {where}are {known}")
+            near = "".join(f"; is it {one}" for one in get_close_matches(key, model.model_fields, 1))
+            raise ConfigError(
+                f"{name} (as a variable {variable}): there is no such key{near}; known {where}are {known}"
+            )
         kind, is_section = field.annotation, isinstance(value, Mapping)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             if not is_section:

@@ -36,10 +36,10 @@ class FeedActor(Actor):
     """Takes Kline (from its stream's reader, or injected), StreamUp, StreamDown, Backfilled; passes klines to the
     trader of its symbol.
 
-    A closed kline is missing where the next one does not follow the last one passed on, and where the exchange's clock
-    says that one is due: at StreamUp at once, later with some grace. REST is asked for it, and live klines are held
-    back until it answers, so that what went missing comes first. It does not matter why one is missing: a cut, a
-    garbled frame, no room in this feed's mailbox or in the trader's.
+    A closed kline is missing where the next one, of stream or REST, does not follow the last one passed on, and where
+    the exchange's clock says that one is due: at StreamUp at once, later with some grace. REST is asked for it, and
+    live klines are held back until it answers, so that what went missing comes first. It does not matter why one is
+    missing: a cut, a garbled frame, no room in this feed's mailbox or in the trader's.
 
     Of a symbol without trades the exchange may send nothing, so that its closed klines are asked for by REST, one
     question a candle (3 of 6,000 weight a minute). If REST has trades of which the stream said nothing, the stream is
@@ -142,6 +142,11 @@ class FeedActor(Actor):
         self._remember(dropped=memory.dropped + 1)
         if wrong is not None:
             self._notices.complain(f"a kline of {kline.symbol} is not believed: {wrong}")
+        elif mine and self._stream is not None and memory.last is not None:
+            ahead_ms = memory.last.open_time - self._exchange_now_ms()
+            if ahead_ms > kline.close_time - kline.open_time:
+                what = f"klines of {kline.symbol} are dropped until then"
+                self._notices.complain(f"the last one taken begins {ahead_ms // 1000} s in the future: {what}")
         return False
 
     def _take(self, kline: Kline) -> None:
@@ -220,16 +225,15 @@ class FeedActor(Actor):
             return
         before = self._cell.value.last
         for kline in backfilled.klines:
+            if self._is_gap_before(kline) and self._asks_again(kline):
+                return
             if not self._pass_on(kline):
                 return
         held = deque(self._held)
-        last = self._cell.value.last
-        if held and last is not None and is_newer(held[0], last) and leaves_gap(held[0], last):
-            if self._looks < LOOKS:
-                self._looks += 1
-                self._try_later()
+        if held and self._is_gap_before(held[0]):
+            if self._asks_again(held[0]):
                 return
-            first = held.popleft()  # the exchange itself has none before it
+            first = held.popleft()
             if not self._pass_on(first) and first.is_closed:
                 return
         self._is_behind = False
@@ -242,6 +246,19 @@ class FeedActor(Actor):
                 self._held.append(kline)
             elif self._is_believed(kline):
                 self._take(kline)
+
+    def _is_gap_before(self, kline: Kline) -> bool:
+        last = self._cell.value.last
+        return last is not None and is_newer(kline, last) and leaves_gap(kline, last)
+
+    def _asks_again(self, kline: Kline) -> bool:
+        """Ask again for what is missing before a kline; False where that is done: the exchange itself has none."""
+        if self._looks < LOOKS:
+            self._looks += 1
+            self._try_later()
+            return True
+        self._notices.complain(f"the exchange has no kline of {kline.symbol} just before that of {kline.open_time}")
+        return False
 
     def _end_look(self, before: Kline | None, klines: tuple[Kline, ...]) -> None:
         """Ask less and less often for what is due and not to be had; tell the stream of trades that it left out."""

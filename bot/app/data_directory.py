@@ -154,7 +154,10 @@ class DataDirectory:
             return _identities.decode(self._identity_path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror}); name a --data-dir that this user may read"
+            raise DataDirectoryError(f"{self._identity_path}: {reason}") from None
+        except msgspec.DecodeError as error:
             raise DataDirectoryError(f"{self._identity_path}: {error}; restore it or use another --data-dir") from None
 
     def running_pid(self) -> int | None:
@@ -230,11 +233,16 @@ class DataDirectory:
         return True
 
     def stopped_symbols(self) -> dict[str, str]:
-        """Return why each stopped symbol was stopped; the empty one stands for all entries."""
+        """Return why each stopped symbol was stopped; the empty one stands for all entries.
+
+        Stops that cannot be read stop all entries.
+        """
         try:
             names = sorted(os.listdir(self._stops_path))
         except (FileNotFoundError, NotADirectoryError):
             names = []
+        except OSError as error:
+            return {"": f"{self._stops_path} cannot be read: {error.strerror}"} | self._unwritten_stops
         reasons = {"" if name == ENTRIES else name: _first_line(self._stop_files + name) for name in names}
         return self._unwritten_stops | {symbol: reason for symbol, reason in reasons.items() if reason is not None}
 

@@ -105,7 +105,10 @@ def one_quote_asset(rules: Mapping[str, SymbolRules]) -> str:
     quotes = {r.quote_asset: symbol for symbol, r in rules.items()}
     if len(quotes) > 1:
         listed = ", ".join(f"{symbol} in {asset}" for asset, symbol in sorted(quotes.items()))
-        raise ConfigError(f"symbols: all must share one quote asset, but these do not: {listed}; run them apart")
+        raise ConfigError(
+            f"symbols: all must share one quote asset, those that the book has too, but these do not: {listed}; "
+            "run them apart, each in a --data-dir of its own"
+        )
     return next(iter(quotes))
 
 

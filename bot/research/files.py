@@ -164,8 +164,8 @@ def read_series(
     pending: dict[str, _Pending] = {}
     files: list[tuple[Path, _Pending, int]] = []
     for path in paths:  # names first: a wrong one is told before minutes of reading
-        symbol, name = _parts_of_name(path)
         size = _size(path)
+        symbol, name = _parts_of_name(path)
         known = pending.setdefault(symbol, _Pending())
         known.paths.append(path)
         files.append((path, known, size))

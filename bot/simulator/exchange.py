@@ -2,6 +2,7 @@
 
 import random
 import secrets
+import sqlite3
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -58,6 +59,10 @@ class Exchange:
         self.journal = Journal(config.data_dir)
         try:
             self._open(tapes)
+        except sqlite3.Error as error:
+            self.journal.close()
+            fix = "free space, or take another directory"
+            raise SimulatorError(f"{config.data_dir}: the books cannot be written ({error}); {fix}") from error
         except BaseException:
             self.journal.close()
             raise

@@ -131,7 +131,8 @@ class Journal:
                 self._connection.execute(statement, row)
             self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # a full disk ends it by itself
+                self._connection.execute("ROLLBACK")
             raise
         self._facts.clear()
         self._rows.clear()

@@ -226,6 +226,34 @@ def test_a_gap_that_the_exchange_has_too_is_asked_about_a_few_times_and_believed
     assert bench.questions == 2 * (LOOKS + 1)
 
 
+def test_a_history_with_a_hole_in_it_is_asked_again_before_the_hole_is_believed():
+    a, b, c, d, e = klines_of("1", "2", "3", "4", "5")
+    bench = Bench()
+    bench.take(UP, a, e)
+    bench.history = [b, d]
+    bench.fetch()
+    assert bench.passed() == [a, b]
+    bench.history = [c, d]
+    bench.ring(1_000)
+    bench.fetch()
+    assert bench.passed() == [c, d, e]
+    assert bench.told(addresses.MONITOR, Notice) == []
+
+
+def test_a_hole_that_stays_is_believed_and_said():
+    a, b, _, d, e = klines_of("1", "2", "3", "4", "5")
+    bench = Bench()
+    bench.history = [b, d]
+    bench.take(UP, a, e)
+    for _ in range(LOOKS):
+        bench.fetch()
+        bench.ring(1_000)
+    bench.fetch()
+    assert bench.passed() == [a, b, d, e]
+    (notice,) = bench.told(addresses.MONITOR, Notice)
+    assert notice.text == f"the exchange has no kline of BTCUSDT just before that of {d.open_time}"
+
+
 def test_a_kline_behind_a_gap_of_the_exchanges_own_that_finds_no_room_comes_later():
     a, b, c = (a_kline("1", open_time=NOON + minute * MINUTE_MS) for minute in (0, 5, 6))
     bench = Bench()
@@ -469,6 +497,19 @@ def test_a_question_whose_incarnation_is_gone_is_not_asked():
     bench.context.end_epoch()
     bench.context.threads[-1][1]()
     assert (bench.asked_from, bench.context.refused) == ([], 0)
+
+
+def test_one_from_the_near_future_that_mutes_the_true_ones_is_said():
+    now, later, true = (a_kline("1", open_time=NOON + minute * MINUTE_MS) for minute in (0, 60, 1))
+    bench = Bench()
+    bench.take(UP, now, later)
+    for _ in range(LOOKS + 1):
+        bench.fetch()
+        bench.ring(1_000)
+    before = len(bench.told(addresses.MONITOR, Notice))
+    bench.take(true)
+    *_, notice = bench.told(addresses.MONITOR, Notice)[before:]
+    assert notice.text.endswith("in the future: klines of BTCUSDT are dropped until then")
 
 
 def test_a_stream_that_goes_down_is_seen():

@@ -297,3 +297,21 @@ def test_stopped_entries_let_exits_leave(directory):
     assert directory.stopped_symbols() == {"": "3 USDT are missing"}
     assert directory.free_symbol("")
     assert directory.refusal("BTCUSDT", Side.BUY) is None
+
+
+def test_stops_that_cannot_be_read_stop_all_entries(directory):
+    directory.claim(DEMO)
+    (directory.path / "stops").symlink_to("stops")  # a loop: of all users' files, the one that root cannot read either
+    (reason,) = directory.stopped_symbols().values()
+    assert reason.startswith(f"{directory.path}/stops cannot be read: ")
+    assert directory.refusal("BTCUSDT", Side.BUY) is not None
+
+
+def test_an_identity_that_cannot_be_read_is_said_with_the_fix(tmp_path):
+    no_directory = tmp_path / "file"
+    no_directory.write_text("")
+    with pytest.raises(DataDirectoryError) as caught:
+        DataDirectory(no_directory).identity()
+    assert str(caught.value) == (
+        f"{no_directory}/identity.json: cannot be read (Not a directory); name a --data-dir that this user may read"
+    )

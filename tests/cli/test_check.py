@@ -49,6 +49,16 @@ def test_a_directory_that_cannot_be_made_is_said(capsys, data):
     assert f"wrong data directory: {data}" in said
 
 
+def test_stops_that_cannot_be_read_are_a_line(capsys, data):
+    directory = DataDirectory(data)
+    directory.claim(A_BOOK)
+    directory.release()
+    (data / "stops").symlink_to("stops")
+    status, said = checked(capsys, data)
+    assert status == 1
+    assert f"wrong entries: stopped: {data}/stops cannot be read" in said
+
+
 def test_a_halt_is_wrong_until_it_is_resumed(capsys, data):
     directory = DataDirectory(data)
     directory.claim(A_BOOK)

@@ -98,6 +98,8 @@ def test_what_cannot_be_used_is_named_in_one_line(values: dict[str, object], nam
             r"known in \[exchange\] are profile, rest_url, ws_url, ws_api_url, recv_window_ms$",
         ),
         ({"BOT_": "1"}, "no such key"),
+        ({"BOT_FRACTON": "1"}, r"^fracton .*: there is no such key; is it fraction; known are "),
+        ({"BOT_EXCHANGE__PROFIL": "us"}, r"^exchange\.profil .*no such key; is it profile; known in "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
@@ -116,6 +118,12 @@ def test_a_file_that_takes_a_section_for_a_value_is_refused(tmp_path: Path) -> N
         file.write_text(text)
         with pytest.raises(ConfigError, match=says):
             load_settings({}, file, {})
+
+
+def test_a_file_may_begin_with_a_byte_order_mark_as_editors_write_it(tmp_path: Path) -> None:
+    file = tmp_path / "bot.toml"
+    file.write_bytes('\ufefffraction = "0.2"\r\n'.encode())
+    assert load_settings({}, file, {}).fraction == Decimal("0.2")
 
 
 @pytest.mark.parametrize(

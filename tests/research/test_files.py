@@ -461,8 +461,10 @@ def test_the_symbol_is_the_name_up_to_the_first_dash(tmp_path: Path, name: str, 
 
 
 def test_absent_files_directories_and_odd_paths_are_refused_in_one_line(tmp_path: Path) -> None:
-    absent = tmp_path / "BTCUSDT-1m.csv"
-    assert refusal(absent).startswith(f"{absent}: cannot be read (No such file or directory)")
+    # Whatever its name: that it is not there, or no file, is the nearer fault.
+    for absent in (tmp_path / "BTCUSDT-1m.csv", tmp_path / "klines.csv", tmp_path / "klines"):
+        assert refusal(absent).startswith(f"{absent}: cannot be read (No such file or directory)")
+    assert refusal(tmp_path).startswith(f"{tmp_path}: is a directory")
     directory = tmp_path / "ETHUSDT-1m.csv"
     directory.mkdir()
     assert refusal(directory).startswith(f"{directory}: is a directory")

@@ -203,6 +203,19 @@ def test_another_market_in_the_same_directory_keeps_the_books_only(tmp_path: Pat
     again.exchange.close()
 
 
+def test_a_disk_without_room_for_its_books_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = sqlite3.connect
+
+    def on_a_small_disk(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = opened(*arguments, **options)
+        connection.execute("PRAGMA max_page_count = 30")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", on_a_small_disk)
+    with pytest.raises(SimulatorError, match=r"^.*cannot be written \(database or disk is full\); free space"):
+        Desk(data_dir=tmp_path)
+
+
 def test_an_order_that_cannot_be_written_is_answered_with_an_unknown_error(tmp_path: Path) -> None:
     desk = Desk(data_dir=tmp_path)
     desk.exchange.journal._connection.execute("PRAGMA query_only = ON")  # type: ignore[union-attr]
