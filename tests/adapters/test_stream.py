@@ -1,12 +1,15 @@
 """A kline connection over real sockets."""
 
 import json
+import select
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 
 import pytest
 
-from bot.adapters.binance import BinanceMarketStream
+from bot.adapters.binance import BinanceMarketStream, sockets
 from bot.ports import ShutdownAnnounced, StreamClosed
 from bot.supervision.testing import ManualClock
 from tests.adapters.servers import CLOSE, PING, PONG, TEXT, websocket_server
@@ -58,14 +61,14 @@ def test_one_combined_stream_of_all_symbols(server, complaints):
 
 def test_a_storm_of_garbage_is_few_lines_that_say_how_many_more(server, complaints):
     url, peers = server
-    stream = a_stream(url, complaints.append)
-    connection = stream.connect(["BTCUSDT"], "1m")
+    clock = ManualClock()
+    connection = BinanceMarketStream(url, complaints.append, clock).connect(["BTCUSDT"], "1m")
     peer = peers.get(timeout=5)
     for _ in range(500):
         peer.send("garbage")
         assert connection.receive() is None
     assert (connection.bad_frames, len(complaints)) == (500, 10)
-    stream._clock.advance(10_000)
+    clock.advance(10_000)
     peer.send("garbage")
     connection.receive()
     assert complaints[10].endswith("(490 more before it)")
@@ -210,3 +213,28 @@ def test_an_address_without_a_server_is_one_clear_line(url):
     with pytest.raises(StreamClosed, match=f"cannot connect to {url}: ") as closed:
         a_stream(url, print).connect(["BTCUSDT"], "1m")
     assert "\n" not in str(closed.value)
+
+
+def test_a_handshake_that_comes_byte_by_byte_is_not_waited_for_for_ever(monkeypatch):
+    # The limit alone is short: each byte comes well within the time-out of a read, whatever the machine does.
+    monkeypatch.setattr(sockets, "CONNECT_STEPS", 0.02)
+    hung_up = threading.Event()
+
+    def dribble(listener):
+        peer, _ = listener.accept()
+        with peer, suppress(OSError):
+            peer.sendall(b"HTTP/1.1 101 Switching Protocols\r\nX: ")
+            for _ in range(400):
+                peer.sendall(b"x")
+                if select.select([peer], [], [], 0.02)[0] and not peer.recv(65536):
+                    hung_up.set()
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=dribble, args=(listener,), daemon=True)
+        server.start()
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(StreamClosed, match=r"^cannot connect to ws://[\d.:]+: no handshake within 0\.1 s$"):
+            a_stream(url).connect(["BTCUSDT"], "1m")
+        server.join(30)
+    assert hung_up.is_set()

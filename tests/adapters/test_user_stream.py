@@ -305,3 +305,17 @@ def test_a_listen_key_in_an_address_is_in_no_error(address):
         FrameSocket.open(address.format(port=unused_port(), key=key), "the account's stream", 1_000)
     assert key not in str(refused.value)
     assert "the account's stream" in str(refused.value)
+
+
+def test_a_storm_of_garbage_is_few_lines_that_say_how_many_more(simulator):
+    clock, complaints = ManualClock(0), []
+    connection = stream_of(simulator, complaints, renewal_clock=clock).connect()
+    for _ in range(30):
+        simulator.fault("user_frame", text="garbage")
+        assert connection.receive() is None
+    assert len(complaints) == 10
+    clock.advance(10_000)
+    simulator.fault("user_frame", text="garbage")
+    connection.receive()
+    assert complaints[10].endswith("(20 more before it)")
+    connection.close()

@@ -3,12 +3,39 @@
 The only file that imports websocket-client.
 """
 
+import socket
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 
 import websocket
 
 from bot.adapters.binance.errors import REGION_BLOCKED, without_secrets
+from bot.domain.throttle import Throttle
 from bot.ports import StreamClosed
+from bot.supervision import Clock
+
+CONNECT_STEPS = 3
+"""TCP, TLS and the handshake: opening a connection may take so many times what one of them may wait for a piece."""
+
+
+COMPLAINTS, COMPLAINTS_MS = 10, 10_000  # so many bad frames are reported one by one in that time
+
+
+class Complaints:
+    """Lines about refused frames, passed on; in a storm of them a few, and how many were left out. Thread-safe."""
+
+    def __init__(self, say: Callable[[str], None], clock: Clock) -> None:
+        self._say = say
+        self._clock = clock
+        self._throttle = Throttle(COMPLAINTS, COMPLAINTS_MS)
+        self._lock = threading.Lock()
+
+    def __call__(self, line: str) -> None:
+        with self._lock:
+            held_back = self._throttle.admit(self._clock.monotonic_ms())
+        if held_back is not None:
+            self._say(f"{line} ({held_back} more before it)" if held_back else line)
 
 
 class StreamRefused(StreamClosed):
@@ -34,16 +61,24 @@ class FrameSocket:
 
         Raises StreamClosed with the reason when the connection cannot be opened, StreamRefused where it was refused.
         """
+        # Who decodes the frames checks UTF-8 too; the library's own check costs six times the rest of its work.
+        made = websocket.WebSocket(skip_utf8_validation=True)
+        # The time-out is for each piece that is read: an answer that comes byte by byte would be waited for for ever.
+        limit_s = CONNECT_STEPS * connect_timeout_ms / 1000
+        is_over, is_late = threading.Event(), threading.Event()
+        threading.Thread(target=_end, args=(made, limit_s, is_over, is_late), name="handshake", daemon=True).start()
         try:
-            # Who decodes the frames checks UTF-8 too; the library's own check costs six times the rest of its work.
-            socket = websocket.create_connection(url, timeout=connect_timeout_ms / 1000, skip_utf8_validation=True)
+            made.connect(url, timeout=connect_timeout_ms / 1000)  # type: ignore[no-untyped-call]
         except websocket.WebSocketBadStatusException as error:
             status, headers = error.status_code, error.resp_headers or {}
             text = REGION_BLOCKED if status == 451 else f"{shown} refused the stream: HTTP {status}"
             raise StreamRefused(text, status, headers.get("retry-after")) from None
         except (websocket.WebSocketException, OSError, ValueError) as error:
-            raise StreamClosed(f"cannot connect to {shown}: {_one_line(error)}") from None
-        return cls(socket)
+            cause = f"no handshake within {limit_s:g} s" if is_late.is_set() else _one_line(error)
+            raise StreamClosed(f"cannot connect to {shown}: {cause}") from None
+        finally:
+            is_over.set()
+        return cls(made)
 
     def expect_every(self, silence_ms: int) -> None:
         """Take the connection for dead when neither data nor a ping came for so long."""
@@ -97,6 +132,16 @@ class FrameSocket:
             code, reason = int.from_bytes(frame.data[:2], "big"), frame.data[2:].decode("utf-8", "replace")
             raise StreamClosed(f"closed by the exchange: {code} {without_secrets(reason)}".rstrip())
         return bytes(frame.data) if opcode in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY) else None
+
+
+def _end(connecting: websocket.WebSocket, limit_s: float, is_over: threading.Event, is_late: threading.Event) -> None:
+    """End a connection that is still being opened after `limit_s`: who waits for its handshake gets an error."""
+    while not is_over.wait(limit_s):
+        is_late.set()
+        opened = connecting.sock
+        if opened is not None:
+            with suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)
 
 
 def _one_line(error: Exception) -> str:

@@ -3,7 +3,6 @@
 Source: Binance, WebSocket streams.
 """
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -13,15 +12,13 @@ import msgspec
 
 from bot.adapters.binance.errors import without_secrets
 from bot.adapters.binance.replies import SHOWN, NotNegative, Positive, Text, TimeMs, complaint
-from bot.adapters.binance.sockets import FrameSocket
+from bot.adapters.binance.sockets import Complaints, FrameSocket
 from bot.domain.kline import Kline
-from bot.domain.throttle import Throttle
 from bot.ports import ShutdownAnnounced
 from bot.supervision import Clock
 
 SILENCE_MS = 60_000  # the exchange pings every 20 s and cuts after 60 s without a pong
 CONNECT_TIMEOUT_MS = 5_000
-COMPLAINTS, COMPLAINTS_MS = 10, 10_000  # so many bad frames are reported one by one in that time
 
 
 class BadFrame(ValueError):
@@ -181,12 +178,9 @@ class BinanceMarketStream:
         connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
     ) -> None:
         self._ws_url = ws_url.rstrip("/")
-        self._on_bad_frame = on_bad_frame
-        self._clock = clock
+        self._complain = Complaints(on_bad_frame, clock)
         self._silence_ms = silence_ms
         self._connect_timeout_ms = connect_timeout_ms
-        self._throttle = Throttle(COMPLAINTS, COMPLAINTS_MS)
-        self._lock = threading.Lock()
 
     def connect(self, symbols: Sequence[str], interval: str) -> BinanceKlineConnection:
         """Open one stream of all symbols' klines. Raises StreamClosed with the reason when it cannot be opened."""
@@ -197,9 +191,3 @@ class BinanceMarketStream:
         socket.expect_every(self._silence_ms)
         more = f" and {len(symbols) - 1} more" if len(symbols) > 1 else ""
         return BinanceKlineConnection(socket, f"{symbols[0]}{more}", self._complain)
-
-    def _complain(self, line: str) -> None:
-        with self._lock:
-            held_back = self._throttle.admit(self._clock.monotonic_ms())
-        if held_back is not None:
-            self._on_bad_frame(f"{line} ({held_back} more before it)" if held_back else line)

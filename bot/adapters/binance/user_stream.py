@@ -15,7 +15,7 @@ import msgspec
 from bot.adapters.binance.client import RestClient
 from bot.adapters.binance.errors import CallFailed, describe, without_secrets
 from bot.adapters.binance.replies import SHOWN, Id, NotNegative, Text, TimeMs, complaint
-from bot.adapters.binance.sockets import FrameSocket, StreamRefused
+from bot.adapters.binance.sockets import Complaints, FrameSocket, StreamRefused
 from bot.domain.money import multiply
 from bot.domain.order import Fill, Side
 from bot.messages import BalanceMoved, BalancesReported, ExecutionReported
@@ -211,7 +211,7 @@ class BinanceAccountStream:
 
     Asks the WebSocket API first; `listen_key_ws_url` (scheme, host and port) is where the listenKey is tried when the
     exchange does not know that method, empty where there is none. `on_bad_frame` gets one line for each frame that was
-    refused, in the reading thread.
+    refused, in the reading thread; in a storm of them a few, and how many were left out.
     """
 
     def __init__(
@@ -231,8 +231,8 @@ class BinanceAccountStream:
         self._api_key = api_key
         self._secret = api_secret.encode()
         self._recv_window_ms = recv_window_ms
-        self._on_bad_frame = on_bad_frame
         self._listen_key_ws_url = listen_key_ws_url.rstrip("/")
+        self._complain = Complaints(on_bad_frame, clock)
 
     def __repr__(self) -> str:
         return f"BinanceAccountStream({self._ws_api_url!r})"
@@ -251,7 +251,7 @@ class BinanceAccountStream:
             raise
         if refusal is None:
             socket.expect_every(SILENCE_MS)
-            return BinanceAccountConnection(socket, self._clock, self._on_bad_frame)
+            return BinanceAccountConnection(socket, self._clock, self._complain)
         socket.close()
         if not self._listen_key_ws_url or refusal.code in (-1021, -1022, -2014, -2015):
             raise StreamClosed(f"{SUBSCRIBE}: {describe(400, refusal.code, refusal.msg)}")
@@ -308,4 +308,4 @@ class BinanceAccountStream:
 
         socket = self._open(f"{self._listen_key_ws_url}/ws/{key}")
         socket.expect_every(SILENCE_MS)
-        return BinanceAccountConnection(socket, self._clock, self._on_bad_frame, renew)
+        return BinanceAccountConnection(socket, self._clock, self._complain, renew)
