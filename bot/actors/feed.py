@@ -136,7 +136,7 @@ class FeedActor(Actor):
         wrong = None
         if mine and is_newer(kline, memory.last):
             if self._stream is not None:
-                wrong = implausible(kline, memory.last, self.context.clock.now_ms())
+                wrong = implausible(kline, memory.last, self._exchange_now_ms())
             if wrong is None:
                 return True
         self._remember(dropped=memory.dropped + 1)

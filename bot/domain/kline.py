@@ -53,7 +53,7 @@ MAX_LEAP_MS = 86_400_000
 
 
 def implausible(kline: Kline, last: Kline | None, now_ms: int) -> str | None:
-    """Return in words why a live kline cannot be true, None if it may be; `now_ms` is UTC.
+    """Return in words why a live kline cannot be true, None if it may be; `now_ms` is UTC, the exchange's.
 
     One taken from the far future would make every true one after it count as late. A day ahead of both the clock and
     the last kline is left, since a test exchange may serve history ahead of time, with the gaps it has.

@@ -30,6 +30,7 @@ class Bench:
 
     def __init__(self, *, stored=None, has_stream=True, has_history=True, **settings):
         self.clock = ManualClock(NOON)
+        self.machine_behind_ms = 0
         self.history = []
         self.asked_from = []
         self.error = None
@@ -55,7 +56,7 @@ class Bench:
             self if self.has_history else None,
             self.gate,
             lambda: self.stored,
-            self.clock.now_ms,
+            lambda: self.clock.now_ms() + self.machine_behind_ms,
         )
         self.actor.started()
 
@@ -497,6 +498,14 @@ def test_a_question_whose_incarnation_is_gone_is_not_asked():
     bench.context.end_epoch()
     bench.context.threads[-1][1]()
     assert (bench.asked_from, bench.context.refused) == ([], 0)
+
+
+def test_a_machine_whose_clock_is_wrong_by_days_believes_what_the_exchange_sends():
+    bench = Bench()
+    bench.machine_behind_ms = 3 * 86_400_000
+    kline = a_kline("1", open_time=NOON + bench.machine_behind_ms)
+    bench.take(UP, kline)
+    assert bench.passed() == [kline]
 
 
 def test_one_from_the_near_future_that_mutes_the_true_ones_is_said():
