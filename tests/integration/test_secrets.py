@@ -112,7 +112,7 @@ def faults_of_orders(secrets):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_bot_that_meets_every_error_shows_no_secret(tmp_path, exchange, secrets):
     data = tmp_path / "data"
     settings = {

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 ORDER = "/api/v3/order"
 POST = {"path": ORDER, "method": "POST"}
 GET = {"path": ORDER, "method": "GET"}
+MANY = 50
 SHORT_WINDOW = {"BOT_EXCHANGE__RECV_WINDOW_MS": "1000"}
 
 STREAM_TROUBLE = {
@@ -84,11 +85,11 @@ def test_the_stream_alone_settles_an_order(tmp_path, profile):
             asked = at.live.state()["requests"]
             assert ("/api/v3/userDataStream" in asked) == (profile != "com"), asked
             for side in ("BUY", "SELL"):
-                at.fault("reply", status=503, body="", count=3, **GET)
+                at.fault("reply", status=503, body="", count=MANY, **GET)
                 at.fault("order_executed_no_reply")
                 before = at.live.state()["requests"].get(ORDER, 0)
                 at.trades("BTCUSDT", side)
-                assert at.live.state()["requests"][ORDER] - before <= 2
+                assert at.live.state()["requests"][ORDER] - before <= 1 + MANY, "no question was answered"
         check_books(at)
 
 

@@ -59,7 +59,7 @@ def watched_stalls() -> Iterator[Stalls]:
     stalls = Stalls()
     cores = sorted(os.sched_getaffinity(0))
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "tests.support.stalls", *map(str, cores)],
+        [sys.executable, "-m", "tests.support.stalls", *map(str, cores)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
@@ -69,7 +69,8 @@ def watched_stalls() -> Iterator[Stalls]:
 
     def read() -> None:
         for line in output:
-            stalls.add(line)
+            if line.endswith("\n"):  # the last one may be cut by the end of the process
+                stalls.add(line)
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
@@ -106,7 +107,8 @@ def _watch(core: int, lock: threading.Lock) -> None:
         if now - last > NOTED_S or now - told > 1:
             told = now
             with lock:
-                print(core, last, now, flush=True)
+                sys.stdout.write(f"{core} {last} {now}\n")
+                sys.stdout.flush()
         last = now
 
 
