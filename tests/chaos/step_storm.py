@@ -56,7 +56,7 @@ class StepStorm:
 
     def await_recovery(self) -> None:
         """Wait until every actor runs; a trader that asks about an order may take longer, and is told apart."""
-        deadline = self.bot.began + 60
+        deadline = self.bot.began + 120
         running_at = None
         while True:
             assert self.bot.is_running, f"the bot ended by itself with {self.bot.ends()}:\n{self.bot.said}"

@@ -50,7 +50,7 @@ SHUTDOWN_MS = 9_000
 LONGEST_STALL_MS = 60_000
 """Of a machine: no silence of an exchange that is well."""
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120 + CUTS)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300 + 2 * CUTS)]
 
 
 class Wire:

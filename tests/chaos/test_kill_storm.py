@@ -249,7 +249,7 @@ def quiet(tmp_path, monkeypatch):
 
 @pytest.mark.chaos
 @pytest.mark.usefixtures("quiet")
-@pytest.mark.timeout(60 + 3 * KILLS)
+@pytest.mark.timeout(120 + 10 * KILLS)
 def test_a_storm_of_kills_changes_nothing(tmp_path, monkeypatch, record_property, caplog):
     caplog.set_level(100)
     counts: Counter[str] = Counter()
@@ -331,7 +331,7 @@ def way_of(failure: ActorFailed) -> str:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(60 + 60 * SEEDS)
+@pytest.mark.timeout(120 + 240 * SEEDS)
 def test_the_supervisor_s_death_ends_the_process_in_order(tmp_path):
     print(f"\nBULKHEAD_SEED={FIRST_SEED} BULKHEAD_STORM_SEEDS={SEEDS}")
     for seed in range(FIRST_SEED, FIRST_SEED + max(1, SEEDS // 2)):
