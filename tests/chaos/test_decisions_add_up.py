@@ -68,7 +68,7 @@ WAYS_TO_DIE = ("ChaosKill", "SystemExit", "Died", "vanished")
 NAMES = (*(f"{kind}/{s}" for kind in ("feed", "trader") for s in SYMBOLS), "portfolio", "bridge", "persistence")
 EXPECTED = {"FIRST", "HOLD", "GAP", "STALE", "DROPPED", "BUY", "SELL", "IN_DOUBT", "HALTED", "CASH", "EXPOSURE"}
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(max(120, MESSAGES // 300))]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(max(600, MESSAGES // 300))]
 
 
 class Died(BaseException):
