@@ -67,7 +67,7 @@ def http_server():
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
             if answer == HANG:
-                script.released.wait(10)
+                script.released.wait()
                 self.close_connection = True
                 return
             status, headers, text = answer
@@ -150,10 +150,10 @@ def websocket_server(status=101):
                 connection, _ = listener.accept()
             except OSError:
                 return
-            connection.settimeout(10)
+            connection.settimeout(60)
             head = b""
-            while b"\r\n\r\n" not in head:
-                head += connection.recv(4096)
+            while b"\r\n\r\n" not in head and (piece := connection.recv(4096)):
+                head += piece
             lines = head.decode().split("\r\n")
             headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines[1:])}
             if status != 101:
@@ -229,7 +229,7 @@ class Wire:
 
     def await_connections(self, count):
         """Wait until so many were accepted: a client's connect may return before."""
-        deadline, pause = time.monotonic() + 10, threading.Event()
+        deadline, pause = time.monotonic() + 60, threading.Event()
         while len(self._made) < count or len(self._threads) <= count:
             assert time.monotonic() < deadline, f"{len(self._made)} connections came, not {count}"
             pause.wait(0.005)

@@ -26,7 +26,9 @@ def server():
 
 @pytest.fixture
 def exchange(server):
-    return BinanceExchange(server.url, SystemClock(), "k" * 64, "s" * 64, read_timeout_ms=2000)
+    return BinanceExchange(
+        server.url, SystemClock(), "k" * 64, "s" * 64, connect_timeout_ms=60_000, read_timeout_ms=60_000
+    )
 
 
 def an_order(number, **changes):

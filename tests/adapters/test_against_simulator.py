@@ -23,9 +23,11 @@ from bot.ports import (
 )
 from bot.simulator import SimulatedExchange, SimulatorConfig
 from bot.supervision import SystemClock
+from tests.adapters.test_rest import measure_clock
 
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "DOGEUSDT")
+PATIENT = {"connect_timeout_ms": 60_000, "read_timeout_ms": 60_000}
 
 
 class Simulator:
@@ -36,11 +38,11 @@ class Simulator:
         self._numbers = itertools.count()
 
     def exchange(self, secret=None, **settings):
-        ends = self.ends
+        ends, settings = self.ends, {"recv_window_ms": 60_000, **PATIENT, **settings}
         return BinanceExchange(ends.rest_url, SystemClock(), ends.api_key, secret or ends.api_secret, **settings)
 
     def post(self, to, **values):
-        answer = requests.post(self.ends.rest_url + to, json=values, timeout=5)
+        answer = requests.post(self.ends.rest_url + to, json=values, timeout=60)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -49,12 +51,12 @@ class Simulator:
 
     def orders_by_id(self):
         """How many orders of each client order id were executed."""
-        state = requests.get(self.ends.rest_url + "/sim/state", timeout=5).json()
+        state = requests.get(self.ends.rest_url + "/sim/state", timeout=60).json()
         return Counter(order["clientOrderId"] for order in state["orders"] if "reject" not in order)
 
     def requests(self):
         """How often each path was asked."""
-        return Counter(requests.get(self.ends.rest_url + "/sim/state", timeout=5).json()["requests"])
+        return Counter(requests.get(self.ends.rest_url + "/sim/state", timeout=60).json()["requests"])
 
     def intent(self, quantity="0.001", side=Side.BUY, symbol="BTCUSDT"):
         name = f"test-{next(self._numbers)}"
@@ -84,8 +86,8 @@ def complaints():
 def connect(simulator, complaints):
     opened = []
 
-    def connect(*symbols, **settings):
-        stream = BinanceMarketStream(simulator.ends.ws_url, complaints.append, SystemClock(), **settings)
+    def connect(*symbols):
+        stream = BinanceMarketStream(simulator.ends.ws_url, complaints.append, SystemClock(), 60_000, 60_000)
         connection = stream.connect(symbols or SYMBOLS[:1], "1m")
         opened.append(connection)
         return connection
@@ -118,6 +120,8 @@ class TestStream:
         connection = connect()
         take(connection, 1)
         simulator.fault("ws_frame", text='{"e":"kline","E":1,"s":"BTCUSDT","k":{"o":"NaN"}}')
+        while not complaints:
+            take(connection, 1)
         take(connection, 4)
         assert connection.bad_frames == len(complaints) == 1
 
@@ -126,7 +130,7 @@ class TestStream:
         take(connection, 1)
         simulator.fault("ws_frame", text='{"e":"serverShutdown","E":1770123456789}')
         with pytest.raises(ShutdownAnnounced, match="server shutdown announced"):
-            take(connection, 100)
+            take(connection, 10_000)
         assert len(take(connection, 1)) == 1
 
     def test_a_cut(self, simulator, connect):
@@ -134,20 +138,30 @@ class TestStream:
         take(connection, 1)
         simulator.fault("ws_cut")
         with pytest.raises(StreamClosed):
-            take(connection, 100)
+            take(connection, 10_000)
         assert len(take(connect(), 1)) == 1
 
     def test_a_silent_connection(self, simulator, connect):
-        connection = connect(silence_ms=400)
+        connection = connect()
         take(connection, 1)
-        simulator.fault("ws_silent", ms=3000)
+        simulator.fault("ws_silent", ms=60_000)
+        connection._socket.expect_every(400)
         with pytest.raises(StreamClosed, match="silent"):
-            take(connection, 100)
+            take(connection, 10_000)
+
+
+def assert_measured(exchange, skew_ms):
+    """The exchange's clock is that of this machine and the skew, but for the time that measuring it took."""
+    before = SystemClock().now_ms()
+    measured = exchange.now_ms() - skew_ms
+    after = SystemClock().now_ms()
+    took = after - before + 5
+    assert before - took <= measured <= after + took
 
 
 class TestHistory:
     def test_all_closed_klines_and_no_open_one(self, simulator):
-        history = BinanceMarketHistory(simulator.ends.rest_url, SystemClock())
+        history = BinanceMarketHistory(simulator.ends.rest_url, SystemClock(), **PATIENT)
         start = (history.now_ms() // MINUTE_MS - 1000) * MINUTE_MS
         klines = history.closed_klines("ETHUSDT", "1m", start + 1)
         after = history.now_ms()
@@ -164,7 +178,7 @@ class TestHistory:
             exchange.rules(["BTCUSDT", "NOUSDT"])
 
     def test_the_clock(self, exchange):
-        assert abs(exchange.now_ms() - SystemClock().now_ms()) < 1000
+        assert_measured(exchange, 0)
 
 
 class TestOrders:
@@ -274,9 +288,9 @@ class TestDoubt:
 
     def test_a_reply_that_comes_too_late(self, simulator):
         exchange = simulator.exchange(read_timeout_ms=200)
-        exchange.now_ms()
+        measure_clock(exchange)
         intent = simulator.intent("0.002")
-        simulator.fault("delay", ms=400, path="/api/v3/order")
+        simulator.fault("delay", ms=60_000, path="/api/v3/order")
         with pytest.raises(OrderInDoubt, match="no reply within 200 ms"):
             exchange.place(intent)
 
@@ -290,20 +304,20 @@ class TestDoubt:
         simulator.fault("reply", status=429, body=body, headers={"Retry-After": "30"}, path="/api/v3/order")
         with pytest.raises(OrderNotSent, match="Too much request weight"):
             exchange.place(simulator.intent())
-        with pytest.raises(ExchangeUnavailable, match=r"pausing (29|30)\."):
+        with pytest.raises(ExchangeUnavailable, match=r"pausing (30|2\d)\."):
             exchange.free_balance("USDT")
 
-    @pytest.mark.parametrize("skew_ms", [-5000, 5000])
+    @pytest.mark.parametrize("skew_ms", [-70_000, 70_000])
     def test_a_clock_that_jumped_is_measured_again(self, simulator, exchange, skew_ms):
         exchange.now_ms()
         simulator.fault("clock_skew", ms=skew_ms)
         try:
             assert exchange.place(simulator.intent()).status is OrderStatus.FILLED
-            assert abs(exchange.now_ms() - SystemClock().now_ms() - skew_ms) < 1000
+            assert abs(exchange.now_ms() - SystemClock().now_ms() - skew_ms) < abs(skew_ms) / 2
         finally:
             simulator.fault("clock_skew", ms=0)
 
 
 def test_the_exchange_never_saw_a_second_order_of_one_id(simulator):
     """Runs last: over everything above."""
-    assert max(simulator.orders_by_id().values()) == 1
+    assert max(simulator.orders_by_id().values(), default=1) == 1

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 import boto3
 import pytest
 import requests
+from botocore.config import Config
 
-from bot.adapters.aws import keys_from_parameters, keys_from_secret
+from bot.adapters.aws import keys, keys_from_parameters, keys_from_secret
 from bot.ports import ConfigurationRefused, KeysUnavailable
 from tests.adapters.servers import CUT, http_server, reply
 from tests.support.ports import unused_port
@@ -59,6 +60,9 @@ def credentials(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    # A server that has just been started loads a service at its first question, which takes seconds on a busy machine.
+    patient = Config(connect_timeout=60, read_timeout=60)
+    monkeypatch.setattr("bot.adapters.aws.keys._CONFIG", keys._CONFIG.merge(patient))
 
 
 def use(monkeypatch, access_key, secret_key):
@@ -73,7 +77,7 @@ def client(service, url, **credentials):
 @pytest.fixture
 def keep(aws):
     """Keep a text as a secret, in a service emptied before."""
-    requests.post(f"{aws}/moto-api/reset", timeout=10)
+    requests.post(f"{aws}/moto-api/reset", timeout=60)
 
     def kept(text, name="bulkhead/testnet"):
         values = {"SecretBinary": text} if isinstance(text, bytes) else {"SecretString": text}
@@ -85,7 +89,7 @@ def keep(aws):
 @pytest.fixture
 def put(aws):
     """Put a parameter into SSM, emptied before."""
-    requests.post(f"{aws}/moto-api/reset", timeout=10)
+    requests.post(f"{aws}/moto-api/reset", timeout=60)
 
     def parameter(name, value, kind="SecureString"):
         client("ssm", aws).put_parameter(Name=name, Value=value, Type=kind)

@@ -4,7 +4,7 @@ import json
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from decimal import Decimal
 
 import msgspec
@@ -20,7 +20,7 @@ from bot.ports import (
     OrderNotSent,
     OrderRejected,
 )
-from bot.supervision import SystemClock
+from bot.supervision.testing import ManualClock
 from tests.adapters.servers import CUT, HANG, Wire, http_reply, http_server, reply
 from tests.support.builders import symbol_info
 
@@ -28,6 +28,7 @@ KEY, SECRET = "k" * 63 + "Z", "s" * 63 + "Y"
 TIME, ORDER, TRADES = "/api/v3/time", "/api/v3/order", "/api/v3/myTrades"
 KLINES, INFO, ACCOUNT = "/api/v3/klines", "/api/v3/exchangeInfo", "/api/v3/account"
 NOW = 1_795_557_016_000
+PATIENT = {"connect_timeout_ms": 60_000, "read_timeout_ms": 60_000}
 
 INTENT = OrderIntent(
     client_order_id="bk-3f9a",
@@ -51,8 +52,8 @@ FILLS = [
 ]
 
 
-class MovableClock(SystemClock):
-    """The machine's clock with a jump that a test sets."""
+class MovableClock(ManualClock):
+    """A clock that stands still but for a jump of its monotonic time that a test sets."""
 
     jump_ms = 0
 
@@ -74,12 +75,12 @@ def server():
 
 @pytest.fixture
 def exchange(server, clock):
-    return BinanceExchange(server.url, clock, KEY, SECRET, read_timeout_ms=2000)
+    return BinanceExchange(server.url, clock, KEY, SECRET, **PATIENT)
 
 
 @pytest.fixture
 def history(server, clock):
-    return BinanceMarketHistory(server.url, clock, read_timeout_ms=2000)
+    return BinanceMarketHistory(server.url, clock, **PATIENT)
 
 
 def order_reply(**changes):
@@ -103,6 +104,13 @@ def trades_reply(*fills, order_id=4281765):
 
 def refusal(code, message="no", status=400, **headers):
     return reply(json.dumps({"code": code, "msg": message}), status, **headers)
+
+
+def measure_clock(exchange):
+    """Have the exchange's clock measured, by one who waits so short a time that it may take some attempts."""
+    while True:
+        with suppress(ExchangeUnavailable):
+            return exchange.now_ms()
 
 
 class TestPlace:
@@ -131,7 +139,7 @@ class TestPlace:
         assert (report.status, report.detail, report.fills[0].time) == (OrderStatus.FILLED, "", 0)
 
     def test_the_window_on_the_wire_is_the_one_that_was_set(self, server, clock):
-        exchange = BinanceExchange(server.url, clock, KEY, SECRET, recv_window_ms=1234)
+        exchange = BinanceExchange(server.url, clock, KEY, SECRET, recv_window_ms=1234, **PATIENT)
         server.on(ORDER, order_reply()).on(ACCOUNT, reply('{"balances":[]}'))
         exchange.place(INTENT)
         exchange.free_balance("BTC")
@@ -218,6 +226,7 @@ class TestPlace:
 
     def test_no_reply_in_time_is_in_doubt(self, server, clock):
         exchange = BinanceExchange(server.url, clock, KEY, SECRET, read_timeout_ms=150)
+        measure_clock(exchange)
         server.on(ORDER, HANG)
         with pytest.raises(OrderInDoubt, match="no reply within 150 ms"):
             exchange.place(INTENT)
@@ -246,7 +255,7 @@ class TestPlace:
 
     def test_nobody_listening_means_not_sent(self, clock):
         wire = Wire(lambda _: http_reply(f'{{"serverTime":{NOW}}}'.encode()))
-        exchange = BinanceExchange(f"http://127.0.0.1:{wire.port}", clock, KEY, SECRET)
+        exchange = BinanceExchange(f"http://127.0.0.1:{wire.port}", clock, KEY, SECRET, **PATIENT)
         exchange.now_ms()
         wire.close()
         with pytest.raises(OrderNotSent, match="Connection refused"):
@@ -254,7 +263,7 @@ class TestPlace:
 
     def test_orders_take_connections_that_were_opened_ahead(self, clock):
         with closing(Wire(lambda _: http_reply(f'{{"serverTime":{NOW}}}'.encode()))) as wire:
-            exchange = BinanceExchange(f"http://127.0.0.1:{wire.port}", clock, KEY, SECRET)
+            exchange = BinanceExchange(f"http://127.0.0.1:{wire.port}", clock, KEY, SECRET, **PATIENT)
             exchange.warm(2)
             with pytest.raises(OrderInDoubt):  # it knows nothing but the time
                 exchange.place(INTENT)

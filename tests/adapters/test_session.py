@@ -57,7 +57,7 @@ def certificate(tmp_path_factory):
     return path, context
 
 
-def session_to(port, scheme="http", connect_ms=1000, read_ms=1000, headers=()):
+def session_to(port, scheme="http", connect_ms=60_000, read_ms=60_000, headers=()):
     return Session(Connector(f"{scheme}://127.0.0.1:{port}", connect_ms, read_ms), dict(headers))
 
 
@@ -121,7 +121,7 @@ class TestKeptAlive:
         together, waiting = threading.Barrier(3), []
 
         def answer(_):
-            waiting.append(together.wait(5))
+            waiting.append(together.wait(60))
             return http_reply()
 
         wire.answer = answer
@@ -179,6 +179,7 @@ class TestKeptAlive:
         with pytest.raises(TimeoutError):
             session.get("http://h/")
         wire.answer = lambda _: http_reply()
+        session._connector._read_s = 60
         assert session.get("http://h/").content == b"{}"
         assert len(wire.received) == 2
 
@@ -192,7 +193,7 @@ class TestKeptAlive:
 
 def wait_for_end(wire):
     for thread in wire._threads[1:]:
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -216,7 +217,7 @@ class TestWhatMayHaveLeft:
             session_to(unused_port()).get("http://h/")
 
     def test_no_such_host(self):
-        session = Session(Connector("http://no-such-host.invalid:1", 1000, 1000), {})
+        session = Session(Connector("http://no-such-host.invalid:1", 60_000, 60_000), {})
         with pytest.raises(NotSent):
             session.get("http://h/")
 
@@ -269,7 +270,7 @@ class TestProxy:
         asked = []
         with closing(Wire(lambda _: http_reply(b"through"), certificate[1])) as wire, closing(Proxy(wire, asked)) as p:
             monkeypatch.setenv("HTTPS_PROXY", f"http://user:p%40ss@127.0.0.1:{p.port}")
-            yield Session(Connector("https://127.0.0.1:1", 1000, 1000), {}), asked, p
+            yield Session(Connector("https://127.0.0.1:1", 60_000, 60_000), {}), asked, p
 
     def test_by_connect(self, proxied):
         session, asked, _ = proxied

@@ -162,14 +162,17 @@ def test_a_listen_key_is_renewed_and_one_that_ran_out_ends_the_stream():
     """Where the exchange does not know the signed stream. A frame comes with each ping, so nothing waits here."""
     us = dataclasses.replace(PROFILES["us"], subscribe_signature=False, listen_key_life_ms=1_000)
     config = SimulatorConfig(profile="us", interval_ms=50, seed=7, ping_every_ms=300)
-    running, complaints, clock = SimulatedExchange(config, profile=us), [], ManualClock(0)
+    its_clock = ManualClock()
+    running, complaints, clock = SimulatedExchange(config, clock=its_clock, profile=us), [], ManualClock(0)
     try:
         simulator = Simulator(running.start())
         stream = stream_of(simulator, complaints, listen_key_ws_url=simulator.ends.ws_url, renewal_clock=clock)
         connection = stream.connect()
         for _ in range(10):
+            its_clock.advance(600)
             clock.advance(RENEW_MS)
             assert connection.receive() is None
+        its_clock.advance(1_000)
         with pytest.raises(StreamClosed, match="listenKeyExpired"):
             drain(connection)
         again = stream.connect()
@@ -191,11 +194,11 @@ def simulator(request):
 
 def stream_of(simulator, complaints, secret=None, url=None, renewal_clock=None, **more):
     ends, clock = simulator.ends, SystemClock()
-    client = RestClient(ends.rest_url, clock, ends.api_key, ends.api_secret)
+    client = RestClient(ends.rest_url, clock, ends.api_key, ends.api_secret, 60_000, 60_000, 60_000)
     client.now_ms()
     secret = secret or ends.api_secret
     return BinanceAccountStream(
-        url or ends.ws_api_url, client, renewal_clock or clock, ends.api_key, secret, 3000, complaints.append, **more
+        url or ends.ws_api_url, client, renewal_clock or clock, ends.api_key, secret, 60_000, complaints.append, **more
     )
 
 
