@@ -23,9 +23,14 @@ TOGETHER = {
 }
 """Beginnings of tests' names: whose servers take seconds to start or to install, or are killed by tests."""
 
-# Property tests are bounded by their number of examples, not by a clock: other work may share the machine.
+# Property tests are bounded by their number of examples, not by a clock: other work may share the machine. Each run
+# has the same examples, so that none fails by chance; `--hypothesis-profile=default` looks for others.
 hypothesis.settings.register_profile(
-    "shared machine", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "shared machine",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("shared machine")
 

@@ -21,7 +21,7 @@ from bot.simulator.ws_sessions import WsApiHub
 from bot.supervision import Clock, SystemClock
 
 START_WITHIN_S = 10.0
-STOP_WITHIN_S = 2.0
+STOP_WITHIN_S = 10.0
 FLUSH_EVERY_S = 1.0
 SHORTEST_SLEEP_S = 0.001
 

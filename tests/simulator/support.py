@@ -5,10 +5,12 @@ import hmac
 import http.client
 import json
 from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -26,6 +28,7 @@ from bot.supervision.testing import ManualClock
 
 NOW = 1_700_000_005_000  # five seconds into a minute and into a 10 s window
 ORDER = "/api/v3/order"
+PATIENCE_S = 60
 
 
 @dataclass
@@ -61,7 +64,7 @@ def sign(secret: str, payload: str) -> str:
 
 def ws_signed(client: "Client", params: dict[str, Any]) -> dict[str, Any]:
     """Return the params of a request of the WebSocket API with key, time and signature."""
-    params = {"apiKey": client.key, "timestamp": client.clock.now_ms(), **params}
+    params = {"apiKey": client.key, "timestamp": client.clock.now_ms(), **client.patience, **params}
     return params | {"signature": sign(client.secret, "&".join(f"{k}={params[k]}" for k in sorted(params)))}
 
 
@@ -71,6 +74,7 @@ class Client:
     clock: Clock
     key: str
     secret: str
+    patience: Mapping[str, Any] = {}
 
     def _send(self, method: str, path: str, query: str, body: str, headers: dict[str, str]) -> Answer:
         raise NotImplementedError
@@ -79,7 +83,7 @@ class Client:
         return self._send("GET", path, query_of(params), "", {})
 
     def signed(self, method: str, path: str, in_body: bool = False, **params: Any) -> Answer:
-        params.setdefault("timestamp", self.clock.now_ms())
+        params = {"timestamp": self.clock.now_ms(), **self.patience, **params}
         text = query_of(params)
         text += f"&signature={sign(self.secret, text)}"
         headers = {"x-mbx-apikey": self.key}
@@ -152,16 +156,18 @@ class Desk(Client):
 
 
 class LiveClient(Client):
-    """Speaks HTTP to a started exchange, one connection a request."""
+    """Speaks HTTP to a started exchange, one connection a request. Patient: a busy machine stands still for seconds."""
 
-    def __init__(self, endpoints: Endpoints) -> None:
+    patience = MappingProxyType({"recvWindow": 60_000})
+
+    def __init__(self, endpoints: Endpoints, clock: Clock | None = None) -> None:
         self.endpoints = endpoints
-        self.clock = SystemClock()
+        self.clock = clock or SystemClock()
         self.key, self.secret = endpoints.api_key, endpoints.api_secret
         self._address = urlsplit(endpoints.rest_url).netloc
 
     def _send(self, method: str, path: str, query: str, body: str, headers: dict[str, str]) -> Answer:
-        connection = http.client.HTTPConnection(self._address, timeout=10)
+        connection = http.client.HTTPConnection(self._address, timeout=PATIENCE_S)
         try:
             connection.request(method, f"{path}?{query}" if query else path, body or None, headers)
             reply = connection.getresponse()
@@ -181,10 +187,10 @@ class LiveClient(Client):
         return self.get("/sim/state").json
 
     def socket(self, path: str) -> "Socket":
-        return Socket(websocket.create_connection(self.endpoints.ws_url + path, timeout=10))
+        return Socket(websocket.create_connection(self.endpoints.ws_url + path, timeout=PATIENCE_S))
 
     def ws_api(self, query: str = "") -> "WsApiSocket":
-        return WsApiSocket(self, websocket.create_connection(self.endpoints.ws_api_url + query, timeout=10))
+        return WsApiSocket(self, websocket.create_connection(self.endpoints.ws_api_url + query, timeout=PATIENCE_S))
 
     def user_stream(self, query: str = "") -> "WsApiSocket":
         """Return a connection to the WebSocket API that is subscribed to the account."""
@@ -208,6 +214,14 @@ class Socket:
             frame = self.read()
             if into is not None:
                 into.append(frame)
+
+    def klines_until(self, is_enough: Callable[[list[Any]], bool]) -> list[Any]:
+        """Return kline events up to the one that makes them enough; how many wait to be read is a matter of chance."""
+        events = [self.read_kline()]
+        while not is_enough(events):
+            assert len(events) < 100_000, "it never is enough"
+            events.append(self.read_kline())
+        return events
 
     def read_kline(self) -> Any:
         """Return the next kline event, bare or wrapped."""
@@ -267,13 +281,21 @@ class WsApiSocket(Socket):
 
 
 @contextmanager
-def running(profile: Profile | None = None, profile_name: str = "com", **config: Any) -> Any:
-    """Start an exchange that updates often, yield a client, stop it."""
+def running(
+    profile: Profile | None = None, profile_name: str = "com", clock: ManualClock | None = None, **config: Any
+) -> Any:
+    """Start an exchange that updates often, yield a client, stop it.
+
+    `clock` is for what is counted in windows or runs out: limits, listenKeys, candles. Updates, pings and faults go by
+    the time of its loop whatever the clock.
+    """
     exchange = SimulatedExchange(
-        SimulatorConfig(**{"seed": 7, "interval_ms": 40, "profile": profile_name, **config}), profile=profile
+        SimulatorConfig(**{"seed": 7, "interval_ms": 40, "profile": profile_name, **config}),
+        clock=clock,
+        profile=profile,
     )
     try:
-        yield LiveClient(exchange.start())
+        yield LiveClient(exchange.start(), clock)
     finally:
         exchange.stop()
 

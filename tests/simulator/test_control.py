@@ -27,11 +27,12 @@ def last_order(client: LiveClient, client_id: str) -> Any:
 
 def test_the_next_update_closes_at_the_price(live: LiveClient) -> None:
     socket = live.socket("/ws/dogeusdt@kline_1m")
-    socket.read()
     for price in ("0.2", "0.19", "0.21"):
+        before = live.clock.now_ms()
         assert live.control("price", symbol="DOGEUSDT", price=price).json == {}
-        seen = [socket.read()["k"]["c"] for _ in range(3)]
-        assert f"{Decimal(price):.8f}" in seen[:2]  # one may have been under way
+        after = live.clock.now_ms()
+        seen = socket.klines_until(lambda events, after=after: events[-1]["E"] > after)
+        assert f"{Decimal(price):.8f}" in [event["k"]["c"] for event in seen if event["E"] >= before]
     socket.close()
 
 
@@ -137,19 +138,9 @@ def test_a_given_reply(fresh: LiveClient) -> None:
 
 def test_a_delay_holds_back_the_reply_of_an_order_that_is_executed(fresh: LiveClient) -> None:
     fresh.control("fault", kind="delay", ms=400, path=ORDER, count=1)
-    address = fresh.endpoints.rest_url.removeprefix("http://")
-    connection = http.client.HTTPConnection(address, timeout=0.1)
-    desk_like = LiveClient(fresh.endpoints)
-
-    def send(method: str, path: str, query: str, body: str, headers: dict[str, str]) -> Any:
-        connection.request(method, f"{path}?{query}", body or None, headers)
-        return connection.getresponse()
-
-    desk_like._send = send  # type: ignore[method-assign]
-    with pytest.raises(TimeoutError):
-        desk_like.signed("POST", ORDER, **BUY, newClientOrderId="slow")
-    connection.close()
-    assert last_order(fresh, "slow").json["status"] == "FILLED"
+    reply = fresh.signed("POST", ORDER, **BUY, newClientOrderId="slow").json
+    assert fresh.clock.now_ms() - reply["transactTime"] >= 390, "executed so long before"
+    assert last_order(fresh, "slow").json["status"] == reply["status"] == "FILLED"
 
 
 def test_clock_skew_of_some_requests() -> None:
@@ -214,18 +205,14 @@ def test_ws_cut_at_once_and_again(fresh: LiveClient) -> None:
 def test_ws_silent_is_open_without_data_while_new_connections_work(fresh: LiveClient) -> None:
     socket = fresh.socket("/ws/btcusdt@kline_1m")
     socket.read()
-    fresh.control("fault", kind="ws_silent", ms=1500, count=1)
+    before = fresh.clock.now_ms()
+    fresh.control("fault", kind="ws_silent", ms=2500, count=1)
+    after = fresh.clock.now_ms()
     other = fresh.socket("/ws/btcusdt@kline_1m")
-    before = other.read()
-    while (event := other.read())["E"] < before["E"] + 300:
-        pass
-    socket.raw.settimeout(0.1)
-    seen: list[Any] = []
-    with pytest.raises(websocket.WebSocketTimeoutException):
-        socket.drain(seen)
-    assert all(e["E"] < before["E"] for e in seen)
-    socket.raw.settimeout(5)
-    assert socket.read()["E"] > event["E"]
+    meanwhile = other.read()
+    seen = socket.klines_until(lambda events: events[-1]["E"] > after)
+    assert seen[-1]["E"] >= before + 2490, "it goes on when the time is over"
+    assert meanwhile["E"] < seen[-1]["E"]
     socket.close()
     other.close()
 
@@ -241,17 +228,17 @@ def test_ws_frame_is_sent_as_it_is(fresh: LiveClient) -> None:
 
 def test_ws_duplicate_and_late(fresh: LiveClient) -> None:
     socket = fresh.socket("/ws/btcusdt@kline_1m")
-    socket.read()
-    socket.read()
+    earlier = [socket.read(), socket.read()]
     fresh.control("fault", kind="ws_duplicate", count=1)
-    seen = [socket.raw.recv() for _ in range(5)]
-    assert len(set(seen)) == 4
-    assert any(a == b for a, b in pairwise(seen))
+    after = fresh.clock.now_ms()
+    seen = socket.klines_until(lambda events: sum(event["E"] > after for event in events) >= 4)
+    assert sum(a == b for a, b in pairwise(seen)) == 1
     fresh.control("fault", kind="ws_late", count=1)
-    events = [socket.read()["E"] for _ in range(6)]
-    late = [b for a, b in pairwise(events) if b < a]
+    after = fresh.clock.now_ms()
+    events = socket.klines_until(lambda events: sum(event["E"] > after for event in events) >= 4)
+    late = [b for a, b in pairwise(events) if b["E"] < a["E"]]
     assert len(late) == 1
-    assert late[0] in [*(json.loads(text)["E"] for text in seen), *events]
+    assert late[0] in [*earlier, *seen, *events]
     socket.close()
 
 

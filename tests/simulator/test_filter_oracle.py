@@ -137,8 +137,8 @@ class Oracle:
         return self.quantity is None or self.fits(self.quantity, rule["minQty"], rule["maxQty"], rule["stepSize"])
 
     def market_lot_size(self, rule: dict[str, Any]) -> bool:
-        if self.quantity is None:
-            return True  # only the largest quantity counts there, and no order here is for so much
+        if self.quantity is None:  # only the largest quantity counts there
+            return not Fraction(rule["maxQty"]) or self.bought() <= Fraction(rule["maxQty"])
         return not self.is_market or self.lot_size(rule)
 
     def percent_price(self, rule: dict[str, Any]) -> bool:
@@ -181,9 +181,9 @@ class Oracle:
         return self.position + quantity <= Fraction(rule["maxPosition"])
 
     def bought(self) -> Fraction:
-        """What quoteOrderQty buys at the one ask of the book, in steps of LOT_SIZE."""
+        """What quoteOrderQty buys or sells at the one price of the book's side, in steps of LOT_SIZE."""
         assert self.quote is not None
-        return self.quote / ASK // self.step * self.step
+        return self.quote / (ASK if self.is_buyer else BID) // self.step * self.step
 
     step = Fraction("0.00001")
 
@@ -199,7 +199,7 @@ def the_desk() -> Desk:
     return desk
 
 
-ASK = Fraction(64001)
+ASK, BID = Fraction(64001), Fraction(63999)
 
 
 def prepared(filters: list[dict[str, Any]], resting: int, held: str) -> tuple[Desk, Fraction]:
@@ -245,6 +245,12 @@ def told(answer: Answer) -> str:
 @example([], {"type": "LIMIT", "quantity": "0.0", "price": "0", "timeInForce": "GTC"}, "BUY", 0)
 @example([], {"type": "LIMIT", "quantity": "1", "price": "0", "timeInForce": "IOC"}, "BUY", 0)
 @example([], {"type": "MARKET", "quoteOrderQty": "0.00"}, "BUY", 0)
+@example(
+    [{"filterType": "MARKET_LOT_SIZE", "minQty": "0", "maxQty": "0.01", "stepSize": "0.001"}],
+    {"type": "MARKET", "quoteOrderQty": "1988.97"},
+    "SELL",
+    0,
+)
 def test_the_exchange_answers_what_the_page_says(
     filters: list[dict[str, Any]], order: dict[str, str], side: str, resting: int
 ) -> None:

@@ -25,15 +25,16 @@ def test_addresses_and_keys() -> None:
 
 
 def test_it_starts_and_stops_quickly_with_clients_connected() -> None:
+    others = set(threading.enumerate())
     exchange = SimulatedExchange(SimulatorConfig(seed=1))
     begun = time.monotonic()
     client = LiveClient(exchange.start())
-    assert time.monotonic() - begun < 2  # 0.1 s alone
+    assert time.monotonic() - begun < 10  # 0.1 s alone
     sockets = [client.socket("/ws/btcusdt@kline_1m") for _ in range(3)]
     begun = time.monotonic()
     exchange.stop()
-    assert time.monotonic() - begun < 2
-    assert not [t for t in threading.enumerate() if t.name == "simulated-exchange"]
+    assert time.monotonic() - begun < 10
+    assert not [t for t in threading.enumerate() if t.name == "simulated-exchange" and t not in others]
     for each in sockets:
         each.raw.shutdown()
     exchange.stop()

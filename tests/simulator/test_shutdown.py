@@ -45,7 +45,7 @@ def test_a_shutdown_is_announced_in_the_form_of_each_connection_and_then_cuts(fr
     notices = [until_notice(socket) for socket in (raw, combined, api, micro)]
     event = notices[0]
     assert event == {"e": "serverShutdown", "E": event["E"]}
-    assert abs(event["E"] - now) < 5000
+    assert abs(event["E"] - now) < 60_000
     assert notices[1] == {"stream": "!serverShutdown", "data": event}
     assert notices[2] == {"event": event}
     assert notices[3]["E"] == event["E"] * 1000
@@ -67,45 +67,52 @@ def test_a_shutdown_waits_for_the_first_connection(fresh: LiveClient) -> None:
 
 def test_a_gap_leaves_updates_out(fresh: LiveClient) -> None:
     socket = fresh.socket(f"/ws/{STREAM}")
-    times = [socket.read_kline()["E"]]
+    events = [socket.read_kline()]
     fresh.control("fault", kind="ws_gap", count=10)
-    times += [socket.read_kline()["E"] for _ in range(12)]
-    assert max(b - a for a, b in pairwise(times)) >= 350  # updates come every 40 ms
+    after = fresh.clock.now_ms()
+    events += socket.klines_until(lambda more: more[-1]["E"] > after)
+    assert max(b["E"] - a["E"] for a, b in pairwise(events)) >= 350  # updates come every 40 ms
     socket.close()
 
 
 def test_a_gap_of_closed_candles_only() -> None:
     with running(symbols=("BTCUSDT",), interval_ms=20, profile_name="com") as client:
-        client.control("fault", kind="ws_gap", count=1, closed=True)
         socket = client.socket("/ws/btcusdt@kline_1s")
-        events = [socket.read_kline()["k"] for _ in range(130)]
+        socket.read_kline()
+        client.control("fault", kind="ws_gap", count=1, closed=True)
+
+        def left_open(events: list[Any]) -> list[int]:
+            """The candles, of those that another one followed, that were not seen to close."""
+            closed = {event["k"]["t"] for event in events if event["k"]["x"]}
+            return [t for t in list(dict.fromkeys(event["k"]["t"] for event in events))[:-1] if t not in closed]
+
+        events = socket.klines_until(lambda events: left_open(events) != [])
+        (missed,) = left_open(events)
+        events += socket.klines_until(lambda more: more[-1]["k"]["t"] >= missed + 3_000)
+        assert left_open(events) == [missed]
         socket.close()
-        opened = list(dict.fromkeys(event["t"] for event in events))
-        closed = [event["t"] for event in events if event["x"]]
-        assert len(opened) >= 3
-        assert opened[0] not in closed
-        assert closed == opened[1:-1]
 
 
 def test_connections_can_be_made_to_live_and_ping_faster() -> None:
-    with running(symbols=("BTCUSDT",), connection_life_ms=700, ping_every_ms=100, pong_within_ms=60_000) as client:
-        socket = client.socket("/ws")
+    with running(symbols=("BTCUSDT",), connection_life_ms=2400, ping_every_ms=250, pong_within_ms=60_000) as client:
         begin = time.monotonic()
+        socket = client.socket("/ws")
         pings = 0
         while True:
-            code, _ = socket.raw.recv_data(control_frame=True)
+            code, data = socket.raw.recv_data(control_frame=True)
             if code == websocket.ABNF.OPCODE_CLOSE:
                 break
             pings += code == websocket.ABNF.OPCODE_PING
-        assert 0.6 < time.monotonic() - begin < 3
+        assert data[2:] == b"24 hours"
+        assert 2.4 <= time.monotonic() - begin < 60  # a day, else
         assert pings >= 3
         socket.raw.shutdown()
 
 
 def test_a_pong_that_does_not_come_in_time() -> None:
     with running(symbols=("BTCUSDT",), ping_every_ms=100, pong_within_ms=200) as client:
+        begin = time.monotonic()
         socket = client.socket("/ws")
         socket.raw.pong = lambda payload: None  # type: ignore[method-assign]
-        begin = time.monotonic()
         until_closed(socket)
-        assert 0.2 < time.monotonic() - begin < 3
+        assert 0.3 <= time.monotonic() - begin < 60  # two minutes, else

@@ -79,7 +79,7 @@ def test_the_examples_run(tmp_path: Path, name: str) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=240,
         )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

@@ -107,7 +107,8 @@ def test_nothing_moves_by_itself() -> None:
 def test_files_play_by_themselves_and_close_exactly(tmp_path: Path) -> None:
     path = tmp_path / "BTCUSDT-1m-x.csv"
     first = 1_600_000_020_000
-    rows = [f"{first + n * 60_000},{100 + n},{110 + n},{90 + n},{105 + n},12.5,,,,,," for n in range(30)]
+    # Each plays for 0.1 s: enough of them, however late somebody listens.
+    rows = [f"{first + n * 60_000},{100 + n},{110 + n},{90 + n},{105 + n},12.5,,,,,," for n in range(900)]
     path.write_text("open_time,open,high,low,close,volume,c,q,n,a,b,i\n" + "\n".join(rows) + "\n")
     with running(files=(path,), speed=D(600), interval_ms=20) as client:
         socket = client.socket("/ws/btcusdt@kline_1m")

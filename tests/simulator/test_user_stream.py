@@ -1,6 +1,5 @@
 """The WebSocket API and the user data stream over real sockets: order of frames, faults, listenKeys, cuts."""
 
-import contextlib
 import json
 import random
 import select
@@ -14,7 +13,8 @@ import pytest
 import websocket
 
 from bot.simulator.profiles import PROFILES
-from tests.simulator.support import LiveClient, Socket, WsApiSocket, quick, running, ws_signed
+from bot.supervision.testing import ManualClock
+from tests.simulator.support import NOW, PATIENCE_S, LiveClient, Socket, WsApiSocket, quick, running, ws_signed
 
 ORDER = {"symbol": "BTCUSDT", "side": "BUY", "type": "MARKET", "quantity": "0.0005"}
 KEYS = "/api/v3/userDataStream"
@@ -47,7 +47,7 @@ def is_quiet(socket: Socket, seconds: float = 0.15) -> bool:
     except websocket.WebSocketTimeoutException:
         return True
     finally:
-        socket.raw.settimeout(10)
+        socket.raw.settimeout(PATIENCE_S)
     return False
 
 
@@ -112,17 +112,16 @@ def test_the_stream_tells_the_whole_account() -> None:
             else:
                 api.signed("order.place", **order)
         api.signed("openOrders.cancelAll", symbol="BTCUSDT")
+        client.control("balance", asset="XRP", free="1")  # the last that is told
         trades: list[Any] = []
         makers = 0
-        listener.raw.settimeout(0.5)
-        with contextlib.suppress(websocket.WebSocketTimeoutException):
-            while True:
-                event = listener.event()
-                if event["e"] == "outboundAccountPosition":
-                    told |= {b["a"]: (b["f"], b["l"]) for b in event["B"]}
-                elif event["x"] == "TRADE":
-                    trades.append([event[key] for key in ("t", "i", "L", "l", "n", "N")])
-                    makers += event["m"]
+        while "XRP" not in told:
+            event = listener.event()
+            if event["e"] == "outboundAccountPosition":
+                told |= {b["a"]: (b["f"], b["l"]) for b in event["B"]}
+            elif event.get("x") == "TRADE":
+                trades.append([event[key] for key in ("t", "i", "L", "l", "n", "N")])
+                makers += event["m"]
         account = client.signed("GET", "/api/v3/account").json["balances"]
         assert told == {b["asset"]: (b["free"], b["locked"]) for b in account}
         keys = ("id", "orderId", "price", "qty", "commission", "commissionAsset")
@@ -137,8 +136,9 @@ def test_late_events_come_after_the_reply_and_in_order(wide: LiveClient, listene
     wide.control("fault", kind="user_late", ms=500)
     began = time.monotonic()
     first = listener.signed("order.place", **ORDER)["result"]["orderId"]
-    second = listener.signed("order.place", **ORDER)["result"]["orderId"]
     assert not listener._kept
+    second = listener.signed("order.place", **ORDER)["result"]["orderId"]
+    assert second not in [frame["event"].get("i") for frame in listener._kept]
     events = listener.events_until("outboundAccountPosition")
     assert time.monotonic() - began >= 0.5
     events += listener.events_until("outboundAccountPosition")
@@ -149,8 +149,8 @@ def test_late_events_come_after_the_reply_and_in_order(wide: LiveClient, listene
 
 def test_a_delayed_reply_comes_long_after_the_events(wide: LiveClient, listener: WsApiSocket) -> None:
     wide.control("fault", kind="delay", ms=200, path="/ws-api/v3", method="order.place")
-    listener.post("order.place", ws_signed(wide, dict(ORDER)))
     began = time.monotonic()
+    listener.post("order.place", ws_signed(wide, dict(ORDER)))
     listener.events_until("outboundAccountPosition")
     assert listener.read()["status"] == 200
     assert time.monotonic() - began >= 0.19
@@ -189,7 +189,7 @@ def test_user_data_falls_silent(wide: LiveClient, listener: WsApiSocket) -> None
     wide.control("fault", kind="user_silent", ms=500)
     wide.order(quantity="0.0005")
     while is_quiet(listener):
-        assert time.monotonic() < began + 10, "it stays silent"
+        assert time.monotonic() < began + 60, "it stays silent"
         wide.order(quantity="0.0005")
     assert time.monotonic() - began >= 0.49
     wide.order(quantity="0.0005", newClientOrderId="after")
@@ -269,7 +269,7 @@ def test_given_replies(wide: LiveClient) -> None:
 
 def test_the_clock_can_be_wrong(wide: LiveClient) -> None:
     socket = wide.ws_api()
-    wide.control("fault", kind="clock_skew", ms=9000, count=1)
+    wide.control("fault", kind="clock_skew", ms=90_000, count=1)
     assert socket.signed("order.place", **ORDER)["error"]["code"] == -1021
     assert socket.signed("order.place", **ORDER)["status"] == 200
     socket.close()
@@ -306,7 +306,7 @@ def test_limits_can_be_left_out_by_url(wide: LiveClient) -> None:
 
 
 def test_connecting_has_its_weight_and_its_limit() -> None:
-    with running(quick(connections_per_5_minutes=2), symbols=("BTCUSDT",)) as client:
+    with running(quick(connections_per_5_minutes=2), clock=ManualClock(NOW), symbols=("BTCUSDT",)) as client:
         socket = client.ws_api()
         assert socket.request("ping")["rateLimits"][0]["count"] == 3
         client.ws_api().close()
@@ -359,7 +359,8 @@ def test_a_shutdown_is_announced_to_each_in_its_form_and_then_it_ends(wide: Live
 
 
 def test_a_banned_address_is_disconnected() -> None:
-    with running(quick(weight_per_minute=10, strikes_before_ban=1), symbols=("BTCUSDT",)) as client:
+    limits = quick(weight_per_minute=10, strikes_before_ban=1)
+    with running(limits, clock=ManualClock(NOW), symbols=("BTCUSDT",)) as client:
         socket, other = client.ws_api(), client.ws_api()
         statuses = [socket.request("ping")["status"] for _ in range(8)]
         assert statuses == [200] * 6 + [429, 418]
@@ -371,17 +372,18 @@ def test_a_banned_address_is_disconnected() -> None:
         assert refused.value.status_code == 418
 
 
-def test_a_ban_by_rest_disconnects_too(wide: LiveClient) -> None:
-    socket = wide.ws_api()
-    wide.control("fault", kind="error", code=-1003, status=418, retry_after=1)
-    assert wide.get("/api/v3/ping").status == 418
-    opcode, _ = socket.raw.recv_data(control_frame=True)
-    assert opcode == websocket.ABNF.OPCODE_CLOSE
+def test_a_ban_by_rest_disconnects_too() -> None:
+    with running(symbols=("BTCUSDT",)) as client:
+        socket = client.ws_api()
+        client.control("fault", kind="error", code=-1003, status=418, retry_after=1)
+        assert client.get("/api/v3/ping").status == 418
+        opcode, _ = socket.raw.recv_data(control_frame=True)
+        assert opcode == websocket.ABNF.OPCODE_CLOSE
 
 
 def test_listen_keys_of_us() -> None:
-    profile = replace(PROFILES["us"], listen_key_life_ms=1500)
-    with running(profile, profile_name="us", symbols=("BTCUSDT",)) as client:
+    profile, clock = replace(PROFILES["us"], listen_key_life_ms=1500), ManualClock(NOW)
+    with running(profile, profile_name="us", clock=clock, symbols=("BTCUSDT",)) as client:
 
         def ask(method: str, key: str | None = None) -> Any:
             query = f"listenKey={key}" if key is not None else ""
@@ -403,7 +405,11 @@ def test_listen_keys_of_us() -> None:
         while frame["stream"] != key:
             frame = combined.read()
         assert frame == {"stream": key, "data": event}
+        clock.advance(1000)
         assert ask("PUT", key).json == {}
+        clock.advance(1000)
+        assert ask("PUT", key).json == {}
+        clock.advance(1500)
         while (event := raw.read())["e"] != "listenKeyExpired":
             pass
         assert event["listenKey"] == key

@@ -29,7 +29,7 @@ def main(rest: str, streams: str, ws_api: str, key: str, secret: str) -> None:
         manager.create_stream(["kline_1m"], ["btcusdt", "ethusdt"], process_stream_data=into(klines))
         seen: set[str] = set()
         while seen != {"BTCUSDT", "ETHUSDT"}:
-            frame = klines.get(timeout=10)
+            frame = klines.get(timeout=60)
             if "data" in frame:  # else the answer to its SUBSCRIBE
                 seen.add(frame["data"]["s"])
 
@@ -43,7 +43,7 @@ def main(rest: str, streams: str, ws_api: str, key: str, secret: str) -> None:
         assert placed["result"]["status"] == "FILLED", placed
         told = []
         while not told or told[-1]["e"] != "outboundAccountPosition":
-            frame = events.get(timeout=10)
+            frame = events.get(timeout=60)
             if "event" in frame:
                 told.append(frame["event"])
         assert [told[0]["X"], told[-2]["X"]] == ["NEW", "FILLED"], told
