@@ -47,7 +47,7 @@ def raw(path, data, shut=True):
     """Send bytes as they are and return the answer's line."""
     folder = str(path.parent)
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
+        connection.settimeout(60)
         if len(folder) > 80:
             descriptor = os.open(folder, os.O_RDONLY)
             try:
@@ -127,7 +127,7 @@ def test_one_that_dribbles_is_cut_off_and_the_next_one_served(server, path):
             assert time.monotonic() - began < control._TIMEOUT_S
         finally:
             over.set()
-            dribbler.join(10)
+            dribbler.join(60)
 
 
 def test_an_asker_that_goes_away_ends_nothing(server, path):
@@ -159,7 +159,7 @@ def test_a_server_that_was_closed_leaves_no_thread(path):
     server.start()
     ask(path, {"command": "echo"})
     server.close()
-    server._thread.join(10)
+    server._thread.join(60)
     assert not server._thread.is_alive()
     assert "control" not in {thread.name for thread in threading.enumerate() if thread is server._thread}
     with pytest.raises(ControlError, match="does not answer"):

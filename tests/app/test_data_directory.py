@@ -56,7 +56,7 @@ def test_the_second_process_is_refused_with_the_firsts_pid(directory, holder):
 
 def test_a_process_that_was_killed_leaves_the_directory_free(directory, holder):
     holder.send_signal(signal.SIGKILL)
-    holder.wait(10)
+    holder.wait(60)
     assert directory.running_pid() is None
     directory.claim(DEMO)
     assert directory.running_pid() == os.getpid()

@@ -67,7 +67,7 @@ class Systemd:
     def __init__(self, listener):
         self._listener = listener
 
-    def hears(self, wanted, timeout_s=10):
+    def hears(self, wanted, timeout_s=60):
         """Return what was said until `wanted` came, that included."""
         self._listener.settimeout(timeout_s)
         said = []
@@ -85,7 +85,7 @@ def systemd(request, tmp_path, monkeypatch):
     name = str(tmp_path / "notify") if request.param == "path" else f"@bulkhead-{tmp_path.name}-{id(request)}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(name.replace("@", "\0", 1))
-        listener.settimeout(10)
+        listener.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", name)
         monkeypatch.setenv("WATCHDOG_USEC", "20000")
         monkeypatch.delenv("WATCHDOG_PID", raising=False)

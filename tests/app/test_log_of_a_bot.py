@@ -28,7 +28,7 @@ def new_bot(tmp_path):
 
 
 def wait_until(condition):
-    pause, end = threading.Event(), time.monotonic() + 20
+    pause, end = threading.Event(), time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end
         pause.wait(0.02)

@@ -92,7 +92,7 @@ def test_a_used_directory_is_refused_before_a_bot_is_imported(data):
             "print(status, [name for name in ('bot.app.system', 'binance', 'aiohttp') if name in sys.modules])"
         )
         arguments = [sys.executable, "-c", code, "run", "--data-dir", str(data)]
-        ended = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
+        ended = subprocess.run(arguments, capture_output=True, text=True, timeout=240, check=False)
     finally:
         holder.release()
     assert ended.stdout == "2 []\n", ended.stderr

@@ -228,7 +228,7 @@ def held(bench, intent, fence, at="on_left"):
 
     def stand(_):
         reached.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     def submit():
         try:
@@ -239,12 +239,12 @@ def held(bench, intent, fence, at="on_left"):
     setattr(bench.exchange, at, stand)
     thread = threading.Thread(target=submit)
     thread.start()
-    assert reached.wait(10)
+    assert reached.wait(60)
     try:
         yield outcomes
     finally:
         go_on.set()
-        thread.join(10)
+        thread.join(60)
         setattr(bench.exchange, at, lambda _: None)
 
 

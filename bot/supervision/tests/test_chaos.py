@@ -33,7 +33,7 @@ KINDS = ["raise", "exit", "hang", "vanish"]
 def test_each_kind_fails_the_next_message_and_it_is_handled_by_the_next(
     scene: Scene, how: str, phase: str, text: str
 ) -> None:
-    scene.start(spec(scene.script, handler_deadline_ms=1_000), spec(scene.script, B))
+    scene.start(spec(scene.script, handler_deadline_ms=10_000), spec(scene.script, B))
     scene.tell(1)
     scene.settle()
     scene.system.kill(A, how)
@@ -51,7 +51,7 @@ def test_each_kind_fails_the_next_message_and_it_is_handled_by_the_next(
 def test_kills_count_towards_nothing(scene: Scene, how: str) -> None:
     # A wait that grew would be a hundred seconds at least: the clock runs on while a loaded machine is slow to restart.
     backoff = Backoff(min_ms=100, max_ms=10_000_000, factor=1_000, jitter=0)
-    scene.start(spec(scene.script, handler_deadline_ms=500, max_restarts=1, poison_attempts=1, backoff=backoff))
+    scene.start(spec(scene.script, handler_deadline_ms=5_000, max_restarts=1, poison_attempts=1, backoff=backoff))
     for n in range(1, 6):
         scene.system.kill(A, how)
         scene.tell(n)
@@ -88,27 +88,27 @@ def test_an_ask_that_is_killed_is_answered_by_the_next(scene: Scene) -> None:
 
 
 def test_a_clock_whose_timers_ring_no_more_is_seen(make_scene: Callable[..., Scene]) -> None:
-    scene = make_scene(supervisor_deadline_ms=100)
+    scene = make_scene(supervisor_deadline_ms=1_000)
     scene.start()
     armed: list[object] = []
     scene.clock.call_later = lambda delay_ms, action: armed.append(action)  # type: ignore[method-assign,assignment]
     scene.clock.advance(250)  # the last one that rings
     assert armed
-    scene.clock.advance(349)
+    scene.clock.advance(1_249)
     assert not scene.escalation.wait(0.3), "a clock that stands still is not late"
     scene.clock.advance(1)
     assert scene.escalation.wait(WAIT_S)
-    assert scene.escalated == ["the clock's timers have not rung for 350 ms"]
+    assert scene.escalated == ["the clock's timers have not rung for 1250 ms"]
 
 
 def test_a_clock_that_is_late_now_and_then_is_forgiven(make_scene: Callable[..., Scene]) -> None:
-    scene = make_scene(supervisor_deadline_ms=1_000)
+    scene = make_scene(supervisor_deadline_ms=20_000)
     scene.start()
     real = scene.clock.call_later
     for _ in range(2):
         armed: list[Callable[[], None]] = []
         scene.clock.call_later = lambda delay_ms, action, armed=armed: armed.append(action)  # type: ignore[method-assign,assignment,misc]
-        scene.clock.advance(5_000)
+        scene.clock.advance(50_000)
         assert not scene.escalation.wait(0.5)
         scene.clock.call_later = real  # type: ignore[method-assign]
         armed[0]()
@@ -140,7 +140,7 @@ def _raise(error: BaseException) -> None:
 def test_the_supervisor_can_be_killed_and_the_guardian_sees_it(
     make_scene: Callable[..., Scene], how: str, reason: str
 ) -> None:
-    scene = make_scene(supervisor_deadline_ms=200)
+    scene = make_scene(supervisor_deadline_ms=1_000)
     scene.start()
     scene.system.kill(scene.system_name, how)
     with pytest.raises(KillRefused, match="pending"):
@@ -154,6 +154,16 @@ def test_the_supervisor_can_be_killed_and_the_guardian_sees_it(
     assert scene.handled() == [1], "the actors work on until they are stopped"
 
 
+def in_their_epochs(scene: Scene, name: str) -> list[int]:
+    """Return what was handled, without what an incarnation whose epoch was over by then noted late."""
+    handled, newest = [], 0
+    for who, epoch, message in scene.script.log.entries:
+        if who == name and epoch >= newest:
+            handled.append(message.n)
+            newest = epoch
+    return handled
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_storm_of_kills_loses_and_reorders_nothing(make_scene: Callable[..., Scene], seed: int) -> None:
     """a -> b, each killed again and again; b sees all that a was told, in order, a killed message at most again."""
@@ -163,21 +173,29 @@ def test_a_storm_of_kills_loses_and_reorders_nothing(make_scene: Callable[..., S
         scene.script.on_message[n] = lambda actor, n=n: (
             actor.context.tell(B, Num(1_000 + n)) if actor.context.address == A else None
         )
-    scene.start(*(spec(scene.script, name, handler_deadline_ms=30) for name in (A, B)))
-    kills = 0
+    # Hangs are found soon, so that one or the other handler of a busy machine is taken for one: it counts for nothing
+    # here, but for a message that is tried again.
+    policy = {"handler_deadline_ms": 100, "max_restarts": 10_000, "poison_attempts": 100}
+    scene.start(*(spec(scene.script, name, **policy) for name in (A, B)))
+    kills = hangs = 0
     for n in range(400):
         if n % 10 == 0:
+            name, how = rng.choice([A, B]), rng.choice(KINDS)
             try:
-                scene.system.kill(rng.choice([A, B]), rng.choice(KINDS))
+                scene.system.kill(name, how)
                 kills += 1
+                hangs += how == "hang"
             except KillRefused:
                 pass
         scene.tell(n)
         if n % 40 == 0:
             scene.settle()
     scene.settle()
-    assert scene.handled("a") == list(range(400)), "killed before it was handled, so handled once"
-    assert scene.handled("b") == [1_000 + n for n in range(400)]
+    taken_for_hung = sum(f.phase == "hang" for f in scene.recorder.of(ActorFailed)) - hangs
+    for name, first in (("a", 0), ("b", 1_000)):
+        handled = in_their_epochs(scene, name)
+        assert list(dict.fromkeys(handled)) == [first + n for n in range(400)]
+        assert len(handled) - 400 <= max(0, taken_for_hung), "killed before it was handled, so handled once"
     assert kills > 10
     assert len(scene.recorder.of(ActorFailed)) >= kills - 2
     assert scene.system.dead_letters() == ()

@@ -48,7 +48,7 @@ def hang(scene: Scene, then: Callable[[Scripted], object] = lambda actor: None, 
     """Start a and b; a hangs in its first incarnation's message 1 and has been replaced when this returns."""
     action = Hang(then)
     scene.script.on_message[1] = once(action)
-    scene.start(spec(scene.script, handler_deadline_ms=1_000, **fields), spec(scene.script, B))
+    scene.start(spec(scene.script, handler_deadline_ms=10_000, **fields), spec(scene.script, B))
     scene.tell(1, 2)
     action.wait()
     scene.recorder.wait_advancing(scene.clock, ActorRestarted)
@@ -132,7 +132,7 @@ def test_an_order_is_not_sent_twice_by_one_that_hung_in_its_order_call(scene: Sc
 
     action = Hang(order)
     scene.script.on_message[1] = lambda actor: action(actor) if actor.context.epoch == 1 else order(actor)
-    scene.start(spec(scene.script, handler_deadline_ms=1_000))
+    scene.start(spec(scene.script, handler_deadline_ms=10_000))
     scene.tell(1)
     action.wait()
     scene.recorder.wait_advancing(scene.clock, ActorRestarted)
@@ -154,7 +154,7 @@ def test_the_epoch_cannot_be_followed_while_an_effect_runs(scene: Scene) -> None
 
     scene.script.on_message[1] = once(lambda actor: actor.context.run_fenced(effect))
     scene.script.on_started = lambda actor: seen.append(f"epoch {actor.context.epoch}")
-    scene.start(spec(scene.script, handler_deadline_ms=1_000, start_deadline_ms=60_000))
+    scene.start(spec(scene.script, handler_deadline_ms=10_000, start_deadline_ms=60_000))
     scene.tell(1)
     assert inside.wait(WAIT_S)
     scene.recorder.wait_advancing(scene.clock, ActorFailed)
@@ -169,7 +169,7 @@ def test_an_effect_that_never_ends_keeps_the_name_down_and_nothing_else(scene: S
     inside, go = threading.Event(), threading.Event()
     scene.script.on_message[1] = lambda actor: actor.context.run_fenced(lambda: (inside.set(), go.wait(WAIT_S * 3)))
     scene.start(
-        spec(scene.script, handler_deadline_ms=500, start_deadline_ms=500, max_restarts=2), spec(scene.script, B)
+        spec(scene.script, handler_deadline_ms=5_000, start_deadline_ms=5_000, max_restarts=2), spec(scene.script, B)
     )
     scene.tell(1)
     assert inside.wait(WAIT_S)
@@ -184,7 +184,7 @@ def test_an_effect_that_never_ends_keeps_the_name_down_and_nothing_else(scene: S
 def test_a_hang_in_started_is_a_failure_at_start(scene: Scene) -> None:
     action = Hang()
     scene.script.on_started = once(action)  # type: ignore[assignment]
-    starter = threading.Thread(target=lambda: scene.start(spec(scene.script, start_deadline_ms=2_000)))
+    starter = threading.Thread(target=lambda: scene.start(spec(scene.script, start_deadline_ms=20_000)))
     starter.start()
     action.wait()
     scene.recorder.wait_advancing(scene.clock, ActorRestarted)
@@ -200,7 +200,7 @@ def test_one_that_starts_too_late_is_not_taken_for_running(scene: Scene) -> None
     action = Hang()
     scene.script.on_started = once(action)  # type: ignore[assignment]
     late = Backoff(min_ms=600_000, max_ms=600_000)
-    child = spec(scene.script, start_deadline_ms=1_000, backoff=late)
+    child = spec(scene.script, start_deadline_ms=10_000, backoff=late)
     starter = threading.Thread(target=lambda: scene.start(child))
     starter.start()
     action.wait()
@@ -224,7 +224,7 @@ def test_a_hang_in_the_factory_holds_nobody_up(scene: Scene) -> None:
         return scene.script.actor(context)  # type: ignore[arg-type]
 
     base = spec(scene.script)
-    child = type(base)(A, factory, start_deadline_ms=1_000, backoff=base.backoff)
+    child = type(base)(A, factory, start_deadline_ms=10_000, backoff=base.backoff)
     starter = threading.Thread(target=lambda: scene.start(child, spec(scene.script, B)))
     starter.start()
     scene.recorder.wait_advancing(scene.clock, ActorRestarted, "a")
@@ -238,7 +238,7 @@ def test_a_hang_in_the_factory_holds_nobody_up(scene: Scene) -> None:
 def test_a_message_that_always_hangs_becomes_a_dead_letter(scene: Scene) -> None:
     actions = [Hang(), Hang()]
     scene.script.on_message[1] = lambda actor: actions[actor.context.epoch - 1](actor)
-    scene.start(spec(scene.script, handler_deadline_ms=1_000))
+    scene.start(spec(scene.script, handler_deadline_ms=10_000))
     scene.tell(1, 2)
     letter = scene.recorder.wait_advancing(scene.clock, DeadLetter)
     assert letter.attempts == 2
@@ -251,7 +251,7 @@ def test_a_message_that_always_hangs_becomes_a_dead_letter(scene: Scene) -> None
 def test_an_asker_of_a_hung_actor_is_answered(scene: Scene) -> None:
     action = Hang()
     scene.script.on_message[1] = once(action)
-    scene.start(spec(scene.script, handler_deadline_ms=1_000))
+    scene.start(spec(scene.script, handler_deadline_ms=10_000))
     answers: list[BaseException] = []
 
     def ask() -> None:
@@ -271,7 +271,7 @@ def test_an_asker_of_a_hung_actor_is_answered(scene: Scene) -> None:
 
 def test_idle_and_busy_actors_are_not_taken_for_hung(scene: Scene) -> None:
     """A long idle time is no hang, nor is a queue that is never empty while its messages are short."""
-    scene.start(spec(scene.script, handler_deadline_ms=1_000))
+    scene.start(spec(scene.script, handler_deadline_ms=10_000))
     scene.tell(1)
     scene.settle()
     scene.clock.advance(100_000)
@@ -286,7 +286,7 @@ def test_one_look_alone_blames_nobody(scene: Scene) -> None:
     """After the whole process stood still, every message in hand is old at the first look."""
     action = Hang()
     scene.script.on_message[1] = once(action)
-    scene.start(spec(scene.script, handler_deadline_ms=1_000))
+    scene.start(spec(scene.script, handler_deadline_ms=10_000))
     scene.tell(1)
     action.wait()
     looks = threading.Semaphore(0)
@@ -361,7 +361,7 @@ def test_effects_and_the_end_of_an_epoch_never_interleave(scene: Scene) -> None:
 
     scene.script.on_started = on_started
     scene.script.on_message[1] = once(spin)
-    scene.start(spec(scene.script, handler_deadline_ms=500))
+    scene.start(spec(scene.script, handler_deadline_ms=5_000))
     scene.tell(1)
     scene.recorder.wait_advancing(scene.clock, ActorRestarted)
     scene.settle()

@@ -82,7 +82,7 @@ def test_a_sender_that_waits_goes_on_when_the_reader_takes() -> None:
     sender = threading.Thread(target=lambda: sent.extend(box.put(Num(n), Lane.MUST) for n in range(50)))
     sender.start()
     assert take(seat, 50) == [Num(n) for n in range(50)]
-    sender.join(10)
+    sender.join(30)
     assert sent == [True] * 50
 
 
@@ -94,7 +94,7 @@ def test_a_sender_that_waits_is_let_go_when_the_name_shuts(shut: Callable[[Mailb
     sender = threading.Thread(target=lambda: sent.append(box.put(Num(2), Lane.MUST)))
     sender.start()
     shut(box)
-    sender.join(5)
+    sender.join(30)
     assert sent == [False]
 
 
@@ -180,7 +180,7 @@ def test_an_epoch_ends_while_its_reader_sleeps() -> None:
     reader = threading.Thread(target=lambda: got.extend(take(seat, 1)))
     reader.start()
     box.vacate(seat, Fate.BLAME, 2)
-    reader.join(5)
+    reader.join(30)
     assert got == [Order.LEAVE]
 
 
@@ -294,7 +294,7 @@ def test_many_writers_against_a_reader_that_dies_again_and_again() -> None:
         while len(done) < before + 20:
             reader.join(0.0002)
         box.vacate(seat, Fate.KEEP, 2)
-        reader.join(10)
+        reader.join(30)
     enough.set()
     seat = box.sit(201, clock)
     while any(w.is_alive() for w in writers) or sum(box.waiting()):

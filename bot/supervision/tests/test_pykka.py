@@ -8,7 +8,7 @@ from typing import Any
 import pykka
 import pytest
 
-WAIT_S = 5.0
+WAIT_S = 30.0
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 

@@ -188,7 +188,7 @@ def test_a_start_that_always_fails_is_quarantined_and_the_others_start(scene: Sc
 
 def test_a_temporary_child_does_not_come_back(scene: Scene) -> None:
     go = threading.Event()
-    scene.script.on_message[1] = lambda _: go.wait(5)
+    scene.script.on_message[1] = lambda _: go.wait(30)
     crash_loop(scene, restart=Restart.TEMPORARY, poison_attempts=1)
     scene.tell(1, BAD, 2)
     go.set()
@@ -250,10 +250,10 @@ def test_a_group_stops_last_started_first_and_keeps_what_waits(scene: Scene) -> 
     busy, go = threading.Event(), threading.Event()
     order: list[str] = []
     scene.script.on_stopped = lambda actor: order.append(str(actor.context.address))
-    scene.script.on_message[1] = lambda _: (busy.set(), go.wait(5))
+    scene.script.on_message[1] = lambda _: (busy.set(), go.wait(30))
     group(scene, Strategy.ONE_FOR_ALL)
     scene.tell(1, 2, 3, to=C)
-    assert busy.wait(5)
+    assert busy.wait(30)
     scene.tell(BAD, to=A)
     scene.recorder.wait(ActorFailed)
     go.set()
@@ -266,10 +266,10 @@ def test_a_group_stops_last_started_first_and_keeps_what_waits(scene: Scene) -> 
 
 def test_a_sibling_that_will_not_stop_is_abandoned(scene: Scene) -> None:
     busy, go = threading.Event(), threading.Event()
-    scene.script.on_message[1] = once(lambda _: (busy.set(), go.wait(20)))
-    group(scene, Strategy.ONE_FOR_ALL, stop_deadline_ms=2_000)
+    scene.script.on_message[1] = once(lambda _: (busy.set(), go.wait(60)))
+    group(scene, Strategy.ONE_FOR_ALL, stop_deadline_ms=20_000)
     scene.tell(1, to=C)
-    assert busy.wait(5)
+    assert busy.wait(30)
     scene.tell(BAD, to=A)
     scene.recorder.wait_advancing(scene.clock, ActorRestarted, count=3)
     go.set()
@@ -311,7 +311,7 @@ def test_a_sibling_that_comes_up_after_it_was_to_stop_is_not_forgotten(scene: Sc
     def on_started(actor: Scripted) -> None:
         if actor.context.address == C and actor.context.epoch == 2:
             starting.set()
-            assert go.wait(5)
+            assert go.wait(30)
 
     scene.script.on_started = on_started
     group(scene, Strategy.ONE_FOR_ALL, poison_attempts=1)
@@ -349,7 +349,7 @@ def test_systems_may_hold_several_groups(scene: Scene) -> None:
 def test_a_sender_that_fails_on_a_full_must_lane_is_a_failed_actor(make_scene: Callable[..., Scene]) -> None:
     scene = make_scene()
     go = threading.Event()
-    scene.script.on_message[1] = lambda _: go.wait(5)
+    scene.script.on_message[1] = lambda _: go.wait(30)
     scene.script.on_message[2] = once(lambda actor: [actor.context.tell(B, Num(n)) for n in (1, 7, 8)])
     scene.start(spec(scene.script, A), spec(scene.script, B, lane_bounds=small(must=1, put_timeout_ms=20)))
     scene.tell(2)

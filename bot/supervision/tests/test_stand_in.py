@@ -197,7 +197,7 @@ def test_a_release_before_the_stand_in_starts(care: Care) -> None:
 
 
 def test_a_release_while_the_stand_in_hangs(care: Care) -> None:
-    scene = quarantined(care, stop_deadline_ms=500, handler_deadline_ms=60_000)
+    scene = quarantined(care, stop_deadline_ms=5_000, handler_deadline_ms=60_000)
     busy, go = threading.Event(), threading.Event()
     care.on_message[1] = lambda: (busy.set(), go.wait(WAIT_S * 2))
     scene.tell(1, 2)
@@ -219,7 +219,7 @@ def test_a_release_while_the_stand_in_hangs(care: Care) -> None:
 
 @pytest.mark.parametrize("how", ["raise", "exit", "vanish", "hang"])
 def test_a_kill_during_care_counts_for_nothing(care: Care, how: str) -> None:
-    scene = quarantined(care)
+    scene = quarantined(care, handler_deadline_ms=10_000)
     for n in range(1, 5):
         scene.system.kill(A, how)
         scene.tell(n)
@@ -230,7 +230,7 @@ def test_a_kill_during_care_counts_for_nothing(care: Care, how: str) -> None:
 
 
 def test_a_stand_in_that_hangs_is_replaced_by_another(care: Care) -> None:
-    scene = quarantined(care, handler_deadline_ms=1_000, poison_attempts=3)
+    scene = quarantined(care, handler_deadline_ms=10_000, poison_attempts=3)
     scene.script.log.entries.clear()
     go, hung = threading.Event(), threading.Event()
     care.on_message[1] = lambda: None if hung.is_set() else (hung.set(), go.wait(WAIT_S * 2))

@@ -112,7 +112,7 @@ def test_the_system_clock_rings_in_order_and_can_be_cancelled() -> None:
     clock.call_later(30, lambda: (seen.append(30), done.set())[0])
     clock.call_later(1, lambda: seen.append(1))
     clock.call_later(5, lambda: seen.append(5)).cancel()
-    assert done.wait(5)
+    assert done.wait(30)
     assert seen == [1, 30]
     assert clock.monotonic_ms() - begun >= 30
     assert clock.now_ms() > 1_600_000_000_000

@@ -102,7 +102,7 @@ def test_raised_in_an_ask_answers_the_asker_and_fails_the_actor(scene: Scene, er
     scene.start(spec(scene.script), spec(scene.script, B))
     expected = ValueError if isinstance(error, ValueError) else ActorCrashed
     with pytest.raises(expected):
-        scene.system.ask(A, Num(2), 5)
+        scene.system.ask(A, Num(2), 30)
     scene.tell(3)
     scene.settle()
     assert scene.handled() == [3], "what was asked is not tried again: the asker knows"
@@ -114,7 +114,7 @@ def test_raised_in_an_ask_answers_the_asker_and_fails_the_actor(scene: Scene, er
 def test_an_ask_is_answered(scene: Scene) -> None:
     scene.script.on_message[2] = lambda _: "two"
     scene.start()
-    assert scene.system.ask(A, Num(2), 5) == "two"
+    assert scene.system.ask(A, Num(2), 30) == "two"
 
 
 @pytest.mark.parametrize("error", [ValueError("not closed"), SystemExit(1)])
@@ -138,7 +138,7 @@ def test_raised_in_a_thread_that_the_actor_owns(scene: Scene, error: BaseExcepti
     go = threading.Event()
 
     def read() -> None:
-        assert go.wait(5)
+        assert go.wait(30)
         raise error
 
     def on_started(actor: Scripted) -> None:
@@ -157,7 +157,7 @@ def test_raised_in_a_thread_that_the_actor_owns(scene: Scene, error: BaseExcepti
 
 
 def test_an_owned_thread_may_end_in_peace(scene: Scene) -> None:
-    scene.script.on_started = lambda actor: actor.context.spawn_thread("reader", lambda: None).join(5)
+    scene.script.on_started = lambda actor: actor.context.spawn_thread("reader", lambda: None).join(30)
     scene.start()
     scene.clock.advance(1_000)
     scene.tell(1)
@@ -171,7 +171,7 @@ def test_an_owned_thread_that_fails_spares_the_message_in_hand(scene: Scene) -> 
     def on_message(actor: Scripted) -> None:
         if actor.context.epoch > 3:
             return
-        actor.context.spawn_thread("reader", lambda: fail(ValueError("x"))(actor)).join(5)
+        actor.context.spawn_thread("reader", lambda: fail(ValueError("x"))(actor)).join(30)
 
     scene.script.on_message[1] = on_message
     scene.start(spec(scene.script, poison_attempts=1))
@@ -188,7 +188,7 @@ def test_a_thread_that_vanishes_is_found(scene: Scene) -> None:
     scene.start()
     thread = scene.script.made[0].context.thread  # type: ignore[attr-defined]
     scene.tell(1, 2)
-    thread.join(5)
+    thread.join(30)
     assert not scene.recorder.of(ActorFailed)
     scene.recorder.wait_advancing(scene.clock, ActorRestarted)
     scene.settle()
@@ -207,7 +207,7 @@ def test_the_supervisor_raises_and_the_process_is_to_stop(make_scene: Callable[.
     scene.system._supervision.down = broken  # type: ignore[method-assign, assignment]
     scene.script.on_message[1] = fail(ValueError("x"))
     scene.tell(1)
-    assert scene.escalation.wait(5)
+    assert scene.escalation.wait(30)
     assert scene.escalated == ["the supervisor ended: RuntimeError: a bug"]
     assert scene.status("supervisor").state == "stopped"
     assert scene.system.stop() == ()
@@ -245,16 +245,16 @@ def test_too_many_failures_at_the_root_stop_the_process(scene: Scene) -> None:
     scene.script.on_message[1] = fail(ValueError("always"))
     scene.start(spec(scene.script, max_restarts=2, on_exceeded=Exceeded.ESCALATE, poison_attempts=9))
     scene.tell(1)
-    assert scene.escalation.wait(5)
+    assert scene.escalation.wait(30)
     assert scene.escalated == ["a: more than 2 failures in 30000 ms, last: ValueError: always"]
     assert len(scene.recorder.of(ActorFailed)) == 3
     scene.system.kill(scene.system_name, "vanish")
     thread = scene.system._supervisor.thread  # type: ignore[union-attr]
     scene.clock.advance(250)
     assert thread is not None
-    thread.join(5)
+    thread.join(30)
     guardian = next(t for t in threading.enumerate() if t.name == "guardian")
-    guardian.join(5)
+    guardian.join(30)
     assert len(scene.escalated) == 1, "once is enough"
 
 
@@ -263,7 +263,7 @@ def test_threads_that_ended_well_are_forgotten(scene: Scene) -> None:
 
     def spawn(actor: Scripted) -> None:
         thread = actor.context.spawn_thread("reader", lambda: None)
-        thread.join(5)
+        thread.join(30)
         left.append(weakref.ref(thread))
 
     scene.script.on_message[1] = spawn
