@@ -163,7 +163,7 @@ def test_a_fork_is_no_second_owner(directory):
     context = multiprocessing.get_context("spawn")
     child = context.Process(target=os.getpid)
     child.start()
-    child.join(20)
+    child.join(240)
     assert child.exitcode == 0
     assert directory.running_pid() == os.getpid()
 

@@ -15,7 +15,7 @@ def test_the_example_runs() -> None:
     [code] = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
     code = code.replace("from bot.supervision import", f"from {PACKAGE} import")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True)
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("served")] == [
         "served: Order(dish='tart')",
