@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from .. import Lane, LaneBounds, MailboxFull
@@ -209,7 +209,7 @@ step = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(step, max_size=60))
 def test_nothing_is_lost_doubled_or_reordered_over_any_deaths(steps: list[object]) -> None:
     """Against a model: per order (control; the rest) each message is done once or is still there, in order."""
