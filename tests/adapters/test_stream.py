@@ -235,6 +235,6 @@ def test_a_handshake_that_comes_byte_by_byte_is_not_waited_for_for_ever(monkeypa
         server.start()
         url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(StreamClosed, match=r"^cannot connect to ws://[\d.:]+: no handshake within 0\.1 s$"):
-            a_stream(url).connect(["BTCUSDT"], "1m")
+            a_stream(url, connect_timeout_ms=5_000).connect(["BTCUSDT"], "1m")
         server.join(30)
     assert hung_up.is_set()
