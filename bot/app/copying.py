@@ -75,31 +75,32 @@ def copy_history(
                 ends_s = expiry_s(kline.open_time, settings.keep_open_klines_days)
                 return not kline.is_closed and ends_s * 1000 <= clock.now_ms()
 
-            with _read(directory, far) as store:
+            with _read(directory, far, symbols or ()) as store:
                 total = sum(store.kline_count(symbol) for symbol in symbols or store.symbols())
                 total += sum(map(store.trade_count, symbols or _ALL))
                 return _Copy(store, far, _Notes(directory.path / NOTES, what), batch, expires).run(
                     symbols, lambda done: progress(done, total)
                 )
-        with _write(directory, far) as store:
+        with _write(directory, far, symbols or ()) as store:
             return _Copy(far, store, _Notes(directory.path / NOTES, what), batch).run(
                 symbols, lambda done: progress(done, None)
             )
 
 
 @contextmanager
-def _read(directory: DataDirectory, far: "DynamoHistory") -> Iterator[SqliteStore]:
+def _read(directory: DataDirectory, far: "DynamoHistory", symbols: Sequence[str]) -> Iterator[SqliteStore]:
     """Open the directory's store, beside a running bot too; the tables become its book's where they are nobody's."""
     identity = directory.identity()
     if identity is None or not directory.history.exists():
         raise DataDirectoryError(f"{directory.path} holds no history; name the --data-dir of a run")
-    far.tables.belong_to(**msgspec.structs.asdict(identity))
     with SqliteStore.read_only(directory.history) as store:
+        _refuse_unknown(store, symbols, f"in {directory.path}")
+        far.tables.belong_to(**msgspec.structs.asdict(identity))
         yield store
 
 
 @contextmanager
-def _write(directory: DataDirectory, far: "DynamoHistory") -> Iterator[SqliteStore]:
+def _write(directory: DataDirectory, far: "DynamoHistory", symbols: Sequence[str]) -> Iterator[SqliteStore]:
     """Open the directory's store, on which no bot may run; a new directory becomes one to look at.
 
     It has no orders, so a bot that began on it would know nothing of its positions.
@@ -107,6 +108,7 @@ def _write(directory: DataDirectory, far: "DynamoHistory") -> Iterator[SqliteSto
     found = far.tables.identity()
     if found is None:
         raise DataDirectoryError(f"the tables {' and '.join(far.tables.names)} {far.place} hold no book")
+    _refuse_unknown(far, symbols, far.place)
     identity = Identity(**found)
     directory.lock()
     try:
@@ -118,6 +120,15 @@ def _write(directory: DataDirectory, far: "DynamoHistory") -> Iterator[SqliteSto
             yield store
     finally:
         directory.release()
+
+
+def _refuse_unknown(source: History, symbols: Sequence[str], where: str) -> None:
+    """Raise ConfigError for a symbol of which the source has nothing: most likely it is misspelt."""
+    there = source.symbols()
+    for symbol in symbols:
+        if symbol not in there and next(source.trades(symbol), None) is None:
+            known = ", ".join(there) or "none yet"
+            raise ConfigError(f"--symbols: there is nothing of {symbol} {where}; symbols there: {known}")
 
 
 class _Reached(msgspec.Struct):

@@ -134,6 +134,27 @@ def test_a_copy_that_ended_in_the_middle_goes_on(settings, near, far, tmp_path, 
             assert everything(store) == (klines, TRADES)
 
 
+@pytest.mark.parametrize("source", ["sqlite", "dynamodb"])
+def test_a_symbol_of_which_there_is_nothing_is_refused_before_anything_is_written(
+    settings, near, far, tmp_path, capsys, source
+):
+    keep(near, mixed_klines(), TRADES)
+    there, target = near, "dynamodb"
+    if source == "dynamodb":
+        copied(settings, near, "sqlite", "dynamodb")
+        there, target = DataDirectory(tmp_path / "new"), "sqlite"
+    flags = ["--from", source, "--to", target, "--symbols", "BTCUSDT,FOOUSDT", "--data-dir", str(there.path)]
+    assert main(["copy", *flags]) == 2
+    told = capsys.readouterr()
+    place = f"in {near.path}" if source == "sqlite" else far.place
+    assert told.err == f"--symbols: there is nothing of FOOUSDT {place}; symbols there: BTCUSDT, ETHUSDT\n"
+    assert told.out == ""
+    if source == "sqlite":
+        assert (everything(far), far.tables.identity()) == (([], []), None)
+    else:
+        assert not there.path.exists()
+
+
 def test_notes_of_what_is_not_there_any_more_do_not_count(settings, near, far, dynalite, monkeypatch):
     keep(near, mixed_klines(), TRADES)
     with pytest.raises(Killed):
