@@ -1,8 +1,11 @@
 """DynamoDB beside a running bot: what waits for it, how it is reached, and whose tables these are."""
 
+import queue
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,8 +19,14 @@ from bot.domain.order import Trade
 from bot.ports import ConfigurationRefused, History, StoreError
 from bot.supervision import Clock
 
+if TYPE_CHECKING:
+    from bot.adapters.dynamodb import DynamoHistory
+
 PATIENCE_MS = 1_500
 """How long a call may be repeated before the archive is told: it pauses itself, and must not be long at a stop."""
+
+CLAIM_WITHIN_S = 2.0
+"""How long a start waits to be told whose tables these are. More than PATIENCE_MS, which has better reasons."""
 
 
 class Archiving:
@@ -31,29 +40,72 @@ class Archiving:
         self.outbox = SqliteOutbox(path, most, (Kline, Trade), closed_only=settings.store_closed_only)
         alarm = ArchiveSettings(alarm_bytes=min(ArchiveSettings().alarm_bytes, most // 2))
         self.parts = ArchivingParts(self.outbox, self._connect, alarm)
-        self._reach = _reaching(settings, identity, formerly, clock)
-        self._reached: History | None = None
+        self._open = _opening(settings, clock)
+        self._identity, self._formerly = identity, formerly
+        self._claimed = queue.SimpleQueue[History | Exception]()
 
-    def claim(self) -> None:
-        """Make the tables this book's, if they can be reached now; the archive does so once they can.
+    def claim(self) -> str:
+        """Make the tables this book's, if they answer within CLAIM_WITHIN_S; else the archive does so before it writes.
 
-        Takes some seconds at most. Raises ConfigurationRefused, both named, if they are another's.
+        Returns in a line why that is not known yet, nothing once they are this book's. Raises ConfigurationRefused,
+        both named, if they are another's.
         """
+        history = self._open()
+        # Reads this machine's files, at its own pace, and asks no DynamoDB; what it lacks is told by the question.
         with suppress(StoreError):
-            self._reached = self._reach()
+            history.open()
+
+        def ask() -> None:
+            try:
+                self._claimed.put(self._make_ours(history))
+            except (ConfigurationRefused, StoreError) as error:
+                self._claimed.put(error)
+
+        # A thread of its own: names that are not resolved and credentials that are fetched have no time-out of ours.
+        threading.Thread(target=ask, name="dynamodb-claim", daemon=True).start()
+        try:
+            answer = self._claimed.get(timeout=CLAIM_WITHIN_S)
+        except queue.Empty:
+            return _not_yet(f"DynamoDB {history.place} gave no answer within {CLAIM_WITHIN_S:.0f} s: it is tried again")
+        if isinstance(answer, ConfigurationRefused):
+            raise answer
+        if isinstance(answer, Exception):
+            return _not_yet(str(answer))
+        self._claimed.put(answer)
+        return ""
 
     def close(self) -> None:
         """Close the outbox; what waits in it is for the next process."""
-        if self._reached is not None:
-            self._reached.close()
+        claimed = self._take_claimed()
+        if claimed is not None:
+            claimed.close()
         self.outbox.close()
 
     def _connect(self) -> History:
-        reached, self._reached = self._reached, None
         try:
-            return reached or self._reach()
+            return self._take_claimed() or self._make_ours(self._open())
         except ConfigurationRefused as error:
             raise StoreError(str(error)) from None
+
+    def _take_claimed(self) -> History | None:
+        """Return what the start's question left, maybe after the start had gone on; None if it came to nothing."""
+        with suppress(queue.Empty):
+            answer = self._claimed.get_nowait()
+            if not isinstance(answer, Exception):
+                return answer
+        return None
+
+    def _make_ours(self, history: "DynamoHistory") -> History:
+        try:
+            history.tables.claim(**msgspec.structs.asdict(self._identity), formerly=self._formerly)
+        except (ConfigurationRefused, StoreError):
+            history.close()
+            raise
+        return history
+
+
+def _not_yet(reason: str) -> str:
+    return f"DynamoDB gets nothing yet, all waits on disk: {reason}"
 
 
 def change_of_store(settings: Settings, directory: DataDirectory, store: SqliteStore) -> str:
@@ -75,17 +127,8 @@ def change_of_store(settings: Settings, directory: DataDirectory, store: SqliteS
     return ""
 
 
-def _reaching(settings: Settings, identity: Identity, formerly: str | None, clock: Clock) -> Callable[[], History]:
+def _opening(settings: Settings, clock: Clock) -> "Callable[[], DynamoHistory]":
     # Imported only now: whoever stores nothing there needs no client. But not by the actor, whose time is measured.
     from bot.adapters.dynamodb import DynamoHistory
 
-    def reach() -> History:
-        history = DynamoHistory(settings.aws, settings.keep_open_klines_days, clock, PATIENCE_MS)
-        try:
-            history.tables.claim(**msgspec.structs.asdict(identity), formerly=formerly)
-        except (ConfigurationRefused, StoreError):
-            history.close()
-            raise
-        return history
-
-    return reach
+    return lambda: DynamoHistory(settings.aws, settings.keep_open_klines_days, clock, PATIENCE_MS)

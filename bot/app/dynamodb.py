@@ -1,10 +1,12 @@
 """DynamoDB as the settings name it: opened, and examined line by line for `check`. boto3 is imported only here on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bot.app.data_directory import DataDirectory
+import msgspec
+
+from bot.app.data_directory import REBUILT, DataDirectory
 from bot.config import ConfigError, Settings
 from bot.supervision import Clock, SystemClock
 
@@ -59,10 +61,38 @@ def _book(settings: Settings, directory: DataDirectory, history: "DynamoHistory"
     known, ours = history.tables.identity(), directory.identity()
     if known is None:
         return "nobody's yet, the first run makes them its own"
-    wanted = {"mode": settings.mode.value, "bot_id": settings.bot_id}
+    wanted = _of_settings(settings)
     if ours is not None and ours.mode == settings.mode.value:
         wanted |= {"exchange": ours.exchange, "account": ours.account}
-    differing = [f"{key} is {known[key]!r}, not {value!r}" for key, value in wanted.items() if known[key] != value]
-    if differing:
-        raise ConfigError(f"belong to another run ({'; '.join(differing)}): set another aws.table_prefix")
+    if differing := _differing(known, wanted):
+        raise ConfigError(f"belong to another run ({differing}): set another aws.table_prefix")
     return f"a {known['mode']} book of {known['bot_id']}, {known['exchange']}"
+
+
+def whose_else(settings: Settings, directory: DataDirectory, history: "DynamoHistory") -> str:
+    """Return in a line that the tables are another bot's than the directory, or where it is empty the settings, name.
+
+    For commands that only read: without a directory, which they do not need, they cannot know account and exchange, and
+    reading harms nobody. So it is said, and not refused as a run's writing is. Raises StoreError, DataDirectoryError.
+    """
+    known, ours = history.tables.identity(), directory.identity()
+    if known is None:
+        return ""
+    wanted = _of_settings(settings) if ours is None else msgspec.structs.asdict(ours)
+    if wanted.get("account") == REBUILT:
+        del wanted["account"]
+    differing = _differing(known, wanted)
+    if not differing:
+        return ""
+    return (
+        f"these are another bot's: the tables {' and '.join(history.tables.names)} {history.place} belong to another "
+        f"run ({differing}); if that is not meant, set aws.table_prefix, mode, bot_id or --data-dir as in your run"
+    )
+
+
+def _of_settings(settings: Settings) -> dict[str, str]:
+    return {"mode": settings.mode.value, "bot_id": settings.bot_id}
+
+
+def _differing(known: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+    return "; ".join(f"{key} is {known[key]!r}, not {value!r}" for key, value in wanted.items() if known[key] != value)

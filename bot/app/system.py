@@ -101,8 +101,8 @@ class StartCancelled(Exception):
 class BotSystem:
     """One bot: its data directory, its exchange, its actors. Started once, stopped once.
 
-    `say` gets the lines that whoever starts it has to read: on the keys, a change of store, and in live on what may be
-    spent.
+    `say` gets the lines that whoever starts it has to read: on the keys, a change of store, tables that are not
+    reached, and in live on what may be spent.
     """
 
     def __init__(
@@ -235,7 +235,8 @@ class BotSystem:
         if settings.store == "dynamodb":
             formerly = account_name(None, keys.key) if settings.mode in WITH_ACCOUNT else None
             self._archiving = Archiving(settings, directory.archive, identity, self._clock, formerly)
-            self._archiving.claim()
+            if not_yet := self._archiving.claim():
+                self._say(not_yet)
         settle(store, self._outboxes, self._clock.now_ms())
         return store, journal
 

@@ -88,9 +88,11 @@ def _history(arguments: argparse.Namespace) -> "Iterator[SqliteStore | DynamoHis
     """Open what the settings name as the store: the directory's history.db, or the tables, which need no directory."""
     settings = load_settings({"data_dir": arguments.data_dir}, arguments.config)
     if settings.store == "dynamodb":
-        from bot.app.dynamodb import open_history
+        from bot.app.dynamodb import open_history, whose_else
 
         with open_history(settings) as history:
+            if line := whose_else(settings, DataDirectory(settings.directory), history):
+                print(line, file=sys.stderr)
             yield history
     else:
         with SqliteStore.read_only(_held(DataDirectory(settings.directory)).history) as store:

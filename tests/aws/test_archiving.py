@@ -7,6 +7,7 @@ from rich.console import Console
 
 from bot.actors import addresses
 from bot.adapters.sqlite import SqliteStore
+from bot.app import archiving
 from bot.app.archiving import Archiving
 from bot.app.data_directory import DataDirectory
 from bot.app.snapshot import stored_snapshot
@@ -14,6 +15,7 @@ from bot.app.system import BotSystem
 from bot.cli.tables import status_table
 from bot.config import load_settings
 from bot.ports import ConfigurationRefused
+from tests.aws.fault_proxy import fault_proxy, silence
 from tests.aws.servers import REGION
 from tests.aws.tables import ClockAt, made, open_history
 from tests.chaos.stepping import await_true
@@ -122,11 +124,42 @@ def test_without_dynamodb_a_bot_trades_tells_what_waits_and_the_next_one_brings_
         assert len(there) + len(list(tables.trades())) == len(klines) + store.trade_count() - left
 
 
-def test_tables_of_another_bot_are_refused_and_both_are_named(new_bot, tables):
+@pytest.fixture
+def patient(monkeypatch):
+    """A start that waits as long as a busy machine needs to ask whose tables these are."""
+    monkeypatch.setattr(archiving, "PATIENCE_MS", 60_000)
+    monkeypatch.setattr(archiving, "CLAIM_WITHIN_S", 60.0)
+
+
+def test_tables_of_another_bot_are_refused_and_both_are_named(new_bot, tables, patient):
     made(tables).tables.belong_to("live", "com@api.binance.com", "uid-1", "other")
     with pytest.raises(ConfigurationRefused, match=r"belong to another run \(mode is 'live', not 'demo'.*'other'"):
         new_bot(tables.tables._aws.endpoint_url)
     assert tables.last_klines("BTCUSDT", 1) == []
+
+
+def test_a_start_does_not_wait_for_a_dynamodb_that_gives_no_answer(new_bot, dynalite, tables):
+    made(tables)
+    said = []
+    with fault_proxy(dynalite.url) as proxy:
+        proxy.fail(silence())
+        bot = new_bot(proxy.url, said=said)
+        (line,) = said
+        assert line.startswith(f"DynamoDB gets nothing yet, all waits on disk: DynamoDB at {proxy.url} gave no answer ")
+        await_true(lambda: told(bot)["depth"] > 1, 20, "klines wait")
+        assert tables.tables.identity() is None
+        proxy.heal()
+        await_true(lambda: told(bot)["link"] == "up", 30, "it goes on by itself")
+        assert tables.tables.identity()["bot_id"] == "bulkhead", "nothing is written to tables of nobody"
+
+
+def test_why_the_tables_are_not_reached_is_said_at_the_start(new_bot, dynalite, tables, patient):
+    said = []
+    new_bot(dynalite.url, said=said)
+    (line,) = said
+    assert (
+        f"nothing yet, all waits on disk: there is no table {tables.tables.klines} at {dynalite.url}: make it" in line
+    )
 
 
 def test_tables_that_became_another_bots_meanwhile_get_nothing(new_bot, dynalite, tables, monkeypatch):
@@ -135,7 +168,7 @@ def test_tables_that_became_another_bots_meanwhile_get_nothing(new_bot, dynalite
     bot.stop()
     made(tables).tables.belong_to("live", "com@api.binance.com", "uid-1", "other")
     # It cannot be reached at the start, and is there a moment later.
-    monkeypatch.setattr(Archiving, "claim", lambda self: None)
+    monkeypatch.setattr(Archiving, "claim", lambda self: "")
     bot = new_bot(dynalite.url)
     await_true(lambda: told(bot)["link"] == "refused", 20, "it is refused")
     assert "belong to another run (mode is 'live', not 'demo'" in told(bot)["reason"]
@@ -150,7 +183,8 @@ def test_a_change_of_store_is_told_with_what_the_tables_will_lack(new_bot):
     new_bot(NOWHERE, "dynamodb", to_dynamodb).stop()
     new_bot(NOWHERE, "dynamodb", same).stop()
     new_bot(NOWHERE, "sqlite", to_sqlite).stop()
-    assert first == same == []
+    assert first == []
+    assert [line for line in same if "from now on" in line] == []
     assert "from before is not in the tables" in to_dynamodb[0]
     assert "run copy --from sqlite --to dynamodb" in to_dynamodb[0]
     assert "store is sqlite from now on: nothing goes to DynamoDB" in to_sqlite[0]

@@ -1,11 +1,12 @@
 """`check`, `klines` and `trades` where the store is DynamoDB, and what a month of it costs."""
 
+import json
 from decimal import Decimal
 
 import pytest
 
 from bot.adapters.sqlite import SqliteStore
-from bot.app.data_directory import DataDirectory, Identity
+from bot.app.data_directory import REBUILT, DataDirectory, Identity
 from bot.app.dynamodb_cost import month_of
 from bot.cli.parser import main
 from bot.supervision import SystemClock
@@ -109,6 +110,40 @@ def test_klines_and_trades_are_printed_as_of_sqlite(capsys, history, tmp_path, m
             assert main([*command, *flags, "--data-dir", str(directory.path)]) == 0
             assert far == capsys.readouterr().out
             assert "BTCUSDT" in far or "--symbol" in command
+
+
+@pytest.mark.parametrize("command", ["klines", "trades"])
+def test_what_is_printed_of_another_bots_tables_is_said_to_be(capsys, history, tmp_path, monkeypatch, command):
+    history.write(klines_of("1", start=SystemClock().now_ms()), [a_trade("bh-1")])
+    directory = DataDirectory(tmp_path / "book")
+    directory.claim(A_BOOK)
+    directory.release()
+
+    def said(*flags):
+        assert main([command, "--json", *flags]) == 0
+        told = capsys.readouterr()
+        assert len(json.loads(told.out)) == 1, "it is printed all the same"
+        return told.err
+
+    assert said() == "", "the tables are nobody's yet"
+    history.tables.belong_to("demo", "simulated", "paper", "bulkhead")
+    assert said() == said("--data-dir", str(directory.path)) == ""
+    monkeypatch.setenv("BOT_BOT_ID", "other")
+    (line,) = said().splitlines()
+    assert line.startswith(f"these are another bot's: the tables {history.tables.klines} and {history.tables.trades} ")
+    assert "belong to another run (bot_id is 'bulkhead', not 'other'); if that is not meant, set " in line
+    assert said("--data-dir", str(directory.path)) == "", "whose book the directory holds is written in it"
+
+
+def test_a_directorys_book_is_compared_whole(capsys, history, tmp_path):
+    history.tables.belong_to("live", "com@api.binance.com", "uid 7", "bulkhead")
+    for account, differing in (("uid 8", "account is 'uid 7', not 'uid 8'"), ("uid 7", ""), (REBUILT, "")):
+        directory = DataDirectory(tmp_path / account)
+        directory.claim(Identity("live", "com@api.binance.com", account, "bulkhead"))
+        directory.release()
+        assert main(["klines", "--json", "--data-dir", str(directory.path)]) == 0
+        err = capsys.readouterr().err
+        assert (f"({differing})" in err) if differing else (err == "")
 
 
 def test_missing_tables_are_one_line(capsys, settings):

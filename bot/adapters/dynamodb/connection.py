@@ -99,6 +99,15 @@ class Connection:
         """Where it is, in words."""
         return f"at {self._aws.endpoint_url}" if self._aws.endpoint_url else f"in {self.region or 'no region'}"
 
+    def open(self) -> None:
+        """Make the client, of this machine's files and credentials; DynamoDB is not asked. Raises StoreError."""
+        try:
+            self._connected()
+        except StoreError:
+            raise
+        except Exception as error:
+            self._failed(error)
+
     def ask(self, operation: str, table: str, **parameters: Any) -> dict[str, Any]:
         """Make one call (`put_item`), with `parameters` as DynamoDB's; `table` is what an error names.
 
@@ -146,11 +155,9 @@ class Connection:
 
     def credentials(self) -> str:
         """Return in words where the credentials come from. Raises StoreError without any."""
+        self.open()
         try:
-            self._connected()
             found = self._session.get_credentials()
-        except StoreError:
-            raise
         except Exception as error:
             self._failed(error)
         if found is None:

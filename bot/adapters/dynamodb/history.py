@@ -29,6 +29,10 @@ class DynamoHistory:
         self._writer = Writer(self._connection, self.tables, keep_open_klines_days)
         self._reader = Reader(self._connection, self.tables, clock)
 
+    def open(self) -> None:
+        """Make the client now rather than at the first call; DynamoDB is not asked. Raises StoreError."""
+        self._connection.open()
+
     def write(self, klines: Sequence[Kline], trades: Sequence[Trade]) -> None:
         """Store trades, then klines, each once by effect; what was stored of an unfinished write is not sent again.
 
