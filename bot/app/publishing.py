@@ -19,6 +19,8 @@ BATCH_MS = 5
 TOPICS_RETRY_S = 2.0
 ATTEND_S = 60.0
 DAY_MS = 86_400_000
+CLAIM_WITHIN_S = 2.0
+"""How long a start waits for each answer of a broker that is asked whose topics these are."""
 
 Book = Callable[[int], BookOpened]
 """What is published of the book, for a time in ms UTC."""
@@ -27,8 +29,11 @@ Book = Callable[[int], BookOpened]
 class Publishing:
     """What a bot needs to publish. Nothing here waits for a broker, which may be away for as long as it likes."""
 
-    def __init__(self, settings: Settings, path: Path, clock: Clock) -> None:
-        """Open the outbox. Raises StoreError, and ConfigurationRefused where no client can be made of the settings."""
+    def __init__(self, settings: Settings, path: Path, clock: Clock, formerly: str | None = None) -> None:
+        """Open the outbox. `formerly` is what the book's account was called.
+
+        Raises StoreError, and ConfigurationRefused where no client can be made of the settings.
+        """
         # Imported only now: whoever has no broker needs no client.
         from bot.adapters.kafka.admin import Topics
         from bot.adapters.kafka.codec import Codec
@@ -36,6 +41,7 @@ class Publishing:
 
         kafka, region = settings.kafka, settings.aws.region
         self._clock = clock
+        self._formerly = formerly
         self._kafka, self._region = kafka, region
         self._held: str | None = ""  # not known yet
         self._topics = Topics(kafka, region)
@@ -48,6 +54,22 @@ class Publishing:
             return KafkaPublisher(kafka, codec, clock, region=region, ready=lambda: self._held is None)
 
         self.parts = PublishingParts(self.outbox, connect, lambda: self._held)
+
+    def claim(self, ours: BookOpened) -> None:
+        """Refuse topics of another bot, where the broker can be asked now; else `attend` holds all back once it can.
+
+        Takes half a second where no broker listens. Raises ConfigurationRefused, both named.
+        """
+        from bot.adapters.kafka.admin import Topics
+
+        try:
+            asked = Topics(self._kafka, self._region, CLAIM_WITHIN_S)
+            is_there = self._kafka.topic_prefix + TOPICS[BookOpened] in asked.partitions()
+            anothers = self._anothers(ours, CLAIM_WITHIN_S) if is_there else None
+        except (ConnectionError, ConfigurationRefused):
+            return  # told of by the publisher and by `attend`, who ask again
+        if anothers is not None:
+            raise ConfigurationRefused(anothers)
 
     def attend(self, stopping: threading.Event, tell: Callable[[Address, object], object], book: Book) -> None:
         """Make the topics once the broker can be asked, and let publishing begin if they are this bot's or nobody's.
@@ -66,7 +88,8 @@ class Publishing:
                 made = self._topics.create_missing()
                 # A topic that was just made is nobody's, and may not be readable yet.
                 is_new = self._kafka.topic_prefix + TOPICS[BookOpened] in made
-                self._held = None if is_new else self._refusal(book(0))
+                anothers = None if is_new else self._anothers(book(0))
+                self._held = None if anothers is None else f"nothing is published: {anothers}"
                 refused, was = self._held or "", refused
                 if made:
                     tell(addresses.MONITOR, self._notice("info", f"topics made: {', '.join(made)}"))
@@ -80,16 +103,16 @@ class Publishing:
             if self._held is not None:
                 stopping.wait(TOPICS_RETRY_S)
 
-    def _refusal(self, ours: BookOpened) -> str | None:
-        """Return why these topics are not this bot's, None if they are or nobody's.
+    def _anothers(self, ours: BookOpened, timeout_s: float = 10.0) -> str | None:
+        """Return whose topics these are if they are another bot's, with the fix; None if this one's or nobody's.
 
         Raises ConnectionError, ConfigurationRefused.
         """
         from bot.adapters.kafka.codec import Codec, CodecError
         from bot.adapters.kafka.reader import read_through
 
-        codec = Codec("", self._kafka.topic_prefix)
-        for record in read_through(self._kafka, [TOPICS[BookOpened]], None, self._region):
+        codec, was = Codec("", self._kafka.topic_prefix), ("account", self._formerly)
+        for record in read_through(self._kafka, [TOPICS[BookOpened]], None, self._region, timeout_s):
             try:
                 theirs = codec.decode(record)
             except CodecError:
@@ -99,12 +122,12 @@ class Publishing:
             differing = [
                 f"{name} is {getattr(theirs, name)!r}, not {getattr(ours, name)!r}"
                 for name in ("mode", "exchange", "account", "bot_id")
-                if getattr(theirs, name) != getattr(ours, name)
+                if getattr(theirs, name) != getattr(ours, name) and (name, getattr(theirs, name)) != was
             ]
             if not differing:
                 return None
             return (
-                f"nothing is published: topic {record.topic} belongs to another bot ({'; '.join(differing)}); "
+                f"topic {record.topic} belongs to another bot ({'; '.join(differing)}); "
                 "give these a kafka.topic_prefix of their own"
             )
         return None

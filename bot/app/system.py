@@ -228,12 +228,13 @@ class BotSystem:
         # Each is kept before the next is opened: `stop` closes what there is.
         store = self._store = SqliteStore(directory.history)
         journal = self._journal = SqliteJournal(directory.orders)
+        formerly = account_name(None, keys.key) if settings.mode in WITH_ACCOUNT else None
         if settings.kafka.bootstrap_servers:
-            self._publishing = Publishing(settings, directory.outbox, self._clock)
+            self._publishing = Publishing(settings, directory.outbox, self._clock, formerly)
+            self._publishing.claim(self._book(identity, 0))
         if change := change_of_store(settings, directory, store):
             self._say(change)
         if settings.store == "dynamodb":
-            formerly = account_name(None, keys.key) if settings.mode in WITH_ACCOUNT else None
             self._archiving = Archiving(settings, directory.archive, identity, self._clock, formerly)
             if not_yet := self._archiving.claim():
                 self._say(not_yet)
