@@ -1,17 +1,23 @@
 """The broker beside a running bot: what waits for it, how it is reached, which topics it needs."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bot.actors import addresses
 from bot.actors.supervisor import PublishingParts
 from bot.adapters.sqlite import SqliteOutbox
-from bot.config import Settings
+from bot.app.data_directory import DataDirectory
+from bot.config import KafkaSettings, Settings
 from bot.domain.kline import Kline
 from bot.messages import TOPICS, BookOpened, Notice, Publish
 from bot.ports import ConfigurationRefused, MarketStream, Publisher, TopicReader
 from bot.supervision import Address, Clock
+
+if TYPE_CHECKING:
+    from bot.adapters.kafka.admin import Topics
 
 BATCH_MS = 5
 """How long what is to go elsewhere may wait for others to be stored with it, where there is a broker or DynamoDB."""
@@ -108,29 +114,13 @@ class Publishing:
 
         Raises ConnectionError, ConfigurationRefused.
         """
-        from bot.adapters.kafka.codec import Codec, CodecError
-        from bot.adapters.kafka.reader import read_through
-
-        codec, was = Codec("", self._kafka.topic_prefix), ("account", self._formerly)
-        for record in read_through(self._kafka, [TOPICS[BookOpened]], None, self._region, timeout_s):
-            try:
-                theirs = codec.decode(record)
-            except CodecError:
-                continue
-            if not isinstance(theirs, BookOpened):
-                continue
-            differing = [
-                f"{name} is {getattr(theirs, name)!r}, not {getattr(ours, name)!r}"
-                for name in ("mode", "exchange", "account", "bot_id")
-                if getattr(theirs, name) != getattr(ours, name) and (name, getattr(theirs, name)) != was
-            ]
-            if not differing:
-                return None
-            return (
-                f"topic {record.topic} belongs to another bot ({'; '.join(differing)}); "
-                "give these a kafka.topic_prefix of their own"
-            )
-        return None
+        theirs = _told_book(self._kafka, self._region, timeout_s)
+        if theirs is None:
+            return None
+        wanted = {name: getattr(ours, name) for name in _WHOSE}
+        if theirs.account == self._formerly:
+            del wanted["account"]
+        return _refusal(theirs, wanted, self._kafka.topic_prefix)
 
     def _notice(self, level: str, text: str) -> Notice:
         return Notice("publisher", level, text, self._clock.now_ms())
@@ -138,6 +128,59 @@ class Publishing:
     def close(self) -> None:
         """Close the outbox; what waits in it is for the next process."""
         self.outbox.close()
+
+
+_WHOSE = ("mode", "exchange", "account", "bot_id")
+
+
+def _told_book(kafka: KafkaSettings, region: str, timeout_s: float) -> BookOpened | None:
+    """Return the first book that the topics tell of, None if they tell of none.
+
+    Raises ConnectionError, ConfigurationRefused.
+    """
+    from bot.adapters.kafka.codec import Codec, CodecError
+    from bot.adapters.kafka.reader import read_through
+
+    codec = Codec("", kafka.topic_prefix)
+    for record in read_through(kafka, [TOPICS[BookOpened]], None, region, timeout_s):
+        with suppress(CodecError):
+            entry = codec.decode(record)
+            if isinstance(entry, BookOpened):
+                return entry
+    return None
+
+
+def _refusal(theirs: BookOpened, wanted: Mapping[str, str], prefix: str) -> str | None:
+    differing = [
+        f"{name} is {getattr(theirs, name)!r}, not {value!r}"
+        for name, value in wanted.items()
+        if getattr(theirs, name) != value
+    ]
+    if not differing:
+        return None
+    return (
+        f"topic {prefix}{TOPICS[BookOpened]} belongs to another bot ({'; '.join(differing)}); "
+        "give these a kafka.topic_prefix of their own"
+    )
+
+
+def examine_book(settings: Settings, directory: DataDirectory, topics: "Topics", timeout_s: float) -> str:
+    """Return in one line whose the topics are.
+
+    What a run asks of the exchange is not known here: account and exchange are compared where a directory has them.
+    Raises ConfigurationRefused where they are another bot's or may not be read, ConnectionError, DataDirectoryError.
+    """
+    is_there = settings.kafka.topic_prefix + TOPICS[BookOpened] in topics.partitions()
+    theirs = _told_book(settings.kafka, settings.aws.region, timeout_s) if is_there else None
+    ours = directory.identity()
+    if theirs is None:
+        return "nobody's yet, the first run makes them its own"
+    wanted = {"mode": settings.mode.value, "bot_id": settings.bot_id}
+    if ours is not None and ours.mode == settings.mode.value:
+        wanted |= {"exchange": ours.exchange, "account": ours.account}
+    if refusal := _refusal(theirs, wanted, settings.kafka.topic_prefix):
+        raise ConfigurationRefused(refusal)
+    return f"a {theirs.mode} book of {theirs.bot_id}, {theirs.exchange}"
 
 
 def published_klines(

@@ -53,7 +53,7 @@ def check(arguments: argparse.Namespace) -> int:
     for symbol, reason in stopped.items():
         say(symbol or "entries", partial(_refuse_stopped, symbol, reason, settings.directory))
     if settings.kafka.bootstrap_servers:
-        _kafka(settings, say)
+        _kafka(settings, DataDirectory(settings.directory), say)
     if settings.cloudwatch.namespace:
         say("cloudwatch", partial(try_cloudwatch, settings, SystemClock().now_ms()))
     if settings.metrics.port:
@@ -91,9 +91,10 @@ def check(arguments: argparse.Namespace) -> int:
     return 0 if all_ok else 1
 
 
-def _kafka(settings: Settings, say: Callable[[str, Callable[[], str]], bool]) -> None:
-    """Say whether the broker answers, and only then of each topic whether it can be used."""
+def _kafka(settings: Settings, directory: DataDirectory, say: Callable[[str, Callable[[], str]], bool]) -> None:
+    """Say whether the broker answers, only then of each topic whether it can be used, and if all can whose they are."""
     from bot.adapters.kafka.admin import Topics
+    from bot.app.publishing import examine_book
 
     topics: list[Topics] = []
 
@@ -102,8 +103,9 @@ def _kafka(settings: Settings, say: Callable[[str, Callable[[], str]], bool]) ->
         return topics[0].brokers()
 
     if say("kafka", answers):
-        for name in topics[0].wanted:
-            say(f"topic {name}", partial(topics[0].examine, name))
+        told = [say(f"topic {name}", partial(topics[0].examine, name)) for name in topics[0].wanted]
+        if all(told):
+            say("topics' book", partial(examine_book, settings, directory, topics[0], BROKER_TIMEOUT_S))
 
 
 def _metrics_line(settings: Settings) -> str:

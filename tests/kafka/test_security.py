@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from bot.adapters.kafka.admin import Topics
 from bot.adapters.kafka.reader import KafkaReader
 from bot.cli.parser import main
 from bot.config import KafkaSettings
+from bot.messages import BookOpened
 from bot.ports import ConfigurationRefused, Link
 from tests.integration.processes import wait_until
 from tests.kafka.streams import by_symbol, everything, klines, linked, make_topics, polled, publish, publisher_of
@@ -225,16 +227,32 @@ def test_check_says_what_is_there(
     lines = checked(broker.servers)
     assert lines[0] == f"ok    kafka: {broker.servers} answers, 1 broker, plaintext"
     assert lines[1] == f"ok    topic {prefix}KafkaStreams: is not there, and will be made at the start: 3 partitions"
-    assert len(lines) == 4
+    assert lines[4:] == ["ok    topics' book: nobody's yet, the first run makes them its own"]
     assert Topics(kafka).partitions() == {}, "to check makes nothing"
     make_topics(kafka)
     assert checked(broker.servers)[1:] == [
         f"ok    topic {prefix}KafkaStreams: 3 partitions, kept 720 h",
         f"ok    topic {prefix}trades: 3 partitions, kept for ever",
         f"ok    topic {prefix}actor-events: 1 partitions, kept 720 h",
+        "ok    topics' book: nobody's yet, the first run makes them its own",
     ]
     allow(AclOperation.DESCRIBE, AclOperation.READ, AclOperation.WRITE)
     assert checked(broker.sasl_servers, **SCRAM)[1] == f"ok    topic {prefix}KafkaStreams: 3 partitions"
+
+
+def test_check_says_whose_the_topics_are(
+    broker: ApacheKafka, kafka: KafkaSettings, checked: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Topics(kafka).create_missing()
+    publisher = publisher_of(kafka)
+    publish(publisher, [BookOpened("book", "demo", "simulated", "paper", "bulkhead", Decimal(1), "[]", 1)])
+    publisher.close(5)
+    assert checked(broker.servers)[4] == "ok    topics' book: a demo book of bulkhead, simulated"
+    monkeypatch.setenv("BOT_BOT_ID", "other")
+    assert checked(broker.servers)[4] == (
+        f"wrong topics' book: topic {kafka.topic_prefix}actor-events belongs to another bot "
+        "(bot_id is 'bulkhead', not 'other'); give these a kafka.topic_prefix of their own"
+    )
 
 
 @pytest.mark.parametrize(
