@@ -1,6 +1,6 @@
 """What the actors need of the outside, as small Protocols. Adapters stand behind them; nothing here does anything."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
@@ -552,6 +552,12 @@ class TopicReader(Protocol):
 
     def commit(self, records: Iterable[Record]) -> bool:
         """Say that all up to these records is done with; False where the broker did not take it: they come again."""
+
+    def ends(self) -> Mapping[tuple[str, int], int]:
+        """Return the offset behind the last record of each partition (topic, number) read here; never asks.
+
+        What the broker told last; a partition of which it told nothing yet is left out.
+        """
 
     def state(self) -> LinkState:
         """Return what is known of the broker; never asks. Of the numbers only `failed` (polls) is counted."""

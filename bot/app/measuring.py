@@ -27,7 +27,8 @@ USUAL_REFUSALS = ("-1013", "-2010")
 class Measures:
     """Fills the table. Thread-safe.
 
-    `weights` gives the request weight used by host, `idle` are the last closes of symbols that the book holds and this
+    `weights` gives the request weight used by host, `lags` the klines on a topic that are not stored yet, by topic;
+    `idle` are the last closes of symbols that the book holds and this
     run does not trade. `peak_profit` is the most that the book ever brought (quote asset), as far as is known.
     """
 
@@ -37,6 +38,7 @@ class Measures:
         memories: Memories,
         clock: Clock,
         weights: Callable[[], Mapping[str, int]],
+        lags: Callable[[], Mapping[str, int]],
         idle: Mapping[str, Decimal],
         peak_profit: Decimal = ZERO,
     ) -> None:
@@ -44,6 +46,7 @@ class Measures:
         self._memories = memories
         self._clock = clock
         self._weights = weights
+        self._lags = lags
         self._idle = idle
         self.peak_profit = peak_profit
 
@@ -60,6 +63,7 @@ class Measures:
             *self._of_money(now),
             *_of_actors(snapshot.actors),
             *_of_outboxes(snapshot, now),
+            *(_sample("kafka_lag", lag, topic) for topic, lag in self._lags().items()),
             *(_sample("request_weight", weight, host) for host, weight in self._weights().items()),
             _sample("points_dropped", self._memories.metrics.value.dropped),
             _sample("halted", snapshot.halted is not None),

@@ -121,6 +121,7 @@ def expected_series(settings: Settings) -> int:
         "side": len(Side),
         "actor": actors if actors <= MOST_ACTORS else 11,
         "outbox": outboxes,
+        "topic": int(settings.market_data.source == "kafka"),
         "host": 2,
         "reason": 5,
         "status": 2,

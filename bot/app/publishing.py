@@ -13,11 +13,12 @@ from bot.app.data_directory import DataDirectory
 from bot.config import KafkaSettings, Settings
 from bot.domain.kline import Kline
 from bot.messages import TOPICS, BookOpened, Notice, Publish
-from bot.ports import ConfigurationRefused, MarketStream, Publisher, TopicReader
+from bot.ports import ConfigurationRefused, Publisher, TopicReader
 from bot.supervision import Address, Clock
 
 if TYPE_CHECKING:
     from bot.adapters.kafka.admin import Topics
+    from bot.adapters.kafka.market import KafkaMarketStream
 
 BATCH_MS = 5
 """How long what is to go elsewhere may wait for others to be stored with it, where there is a broker or DynamoDB."""
@@ -185,7 +186,7 @@ def examine_book(settings: Settings, directory: DataDirectory, topics: "Topics",
 
 def published_klines(
     settings: Settings, last_stored: Callable[[str], Kline | None], on_bad_record: Callable[[str], None], clock: Clock
-) -> MarketStream:
+) -> "KafkaMarketStream":
     """Return the stream of the klines that another process publishes.
 
     A second member of the same bot takes the first one's place. Raises ConfigurationRefused where no client can be

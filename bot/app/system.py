@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -71,6 +71,9 @@ from bot.reconciler import Reconciler
 from bot.simulator import SimulatedExchange, SimulatorConfig
 from bot.supervision import ActorSystem, SystemClock
 
+if TYPE_CHECKING:
+    from bot.adapters.kafka.market import KafkaMarketStream
+
 T = TypeVar("T")
 
 STOP_DEADLINE_MS = 8_000
@@ -127,6 +130,7 @@ class BotSystem:
         self._flattened: dict[str, int] = {}
         self._watch: MarketWatch | None = None
         self._publishing: Publishing | None = None
+        self._published: KafkaMarketStream | None = None
         self._metering: Metering | None = None
         self._archiving: Archiving | None = None
         self._reconciler: Reconciler | None = None
@@ -266,6 +270,7 @@ class BotSystem:
             self.memories,
             self._clock,
             lambda: {name: budget.used_weight(history.estimated_now_ms()) for budget, name in hosts.items()},
+            lambda: self._published.lags if self._published is not None else {},
             {view.symbol: view.price for view in self._idle if view.price is not None},
             peak_profit(self._journal),
         )
@@ -519,7 +524,8 @@ class BotSystem:
     def _market(self, urls: Urls) -> MarketStream:
         if self.settings.market_data.source == "exchange":
             return BinanceMarketStream(urls.market_ws, self._on_bad_frame, self._clock)
-        return published_klines(self.settings, self._last_stored, self._on_bad_frame, self._clock)
+        self._published = published_klines(self.settings, self._last_stored, self._on_bad_frame, self._clock)
+        return self._published
 
     def _last_stored(self, symbol: str) -> Kline | None:
         assert self._store is not None

@@ -58,6 +58,7 @@ _GAUGES = (
     Metric("actors_quarantined", Kind.GAUGE, "Count", "Actors that failed too often and were given up.", (), True),
     Metric("outbox_entries", Kind.GAUGE, "Count", "Entries that wait for a store or broker.", ("outbox",)),
     Metric("outbox_age_seconds", Kind.GAUGE, "Seconds", "Time that the oldest of them waits.", ("outbox",), True),
+    Metric("kafka_lag", Kind.GAUGE, "Count", "Klines on the topic that this bot takes, not stored yet.", ("topic",)),
     Metric("request_weight", Kind.GAUGE, "Count", "Request weight used in this minute.", ("host",)),
     Metric("halted", Kind.GAUGE, "None", "1 while no order may leave."),
     Metric("symbols_stopped", Kind.GAUGE, "Count", "Symbols of which no order may leave."),

@@ -34,11 +34,13 @@ class Bench:
         self.clock = ManualClock(NOON)
         self.memories = Memories(SYMBOLS)
         self.actors = ()
-        self.outboxes = {}
+        self.outboxes, self.lags = {}, {}
         self.is_unreadable = False
         idle = {symbol: Decimal(price) for symbol, price in symbols_of_other_runs.items()}
         weights = {"trading": 42}
-        self.measures = Measures(self.snapshot, self.memories, self.clock, lambda: weights, idle, Decimal(peak))
+        self.measures = Measures(
+            self.snapshot, self.memories, self.clock, lambda: weights, lambda: self.lags, idle, Decimal(peak)
+        )
         self.book("1000", BTCUSDT="0", ETHUSDT="0")
 
     def snapshot(self):
@@ -160,6 +162,13 @@ def test_every_outbox_is_measured():
     assert [seen["outbox_entries", name] for name in ("store", "kafka", "dynamodb")] == [7, 3, 0]
     assert [seen["outbox_age_seconds", name] for name in ("kafka", "dynamodb")] == [90, 0]
     assert seen["outbox_dropped", "kafka"] == 2
+
+
+def test_what_a_bot_has_not_taken_of_a_topic_yet_is_measured():
+    bench = Bench()
+    assert not any(name == "kafka_lag" for name, *_ in bench.read())
+    bench.lags = {"KafkaStreams": 12}
+    assert bench.read()["kafka_lag", "KafkaStreams"] == 12
 
 
 def test_a_feed_that_never_brought_a_kline_is_as_old_as_the_process():

@@ -6,8 +6,10 @@ from collections import defaultdict
 
 import pytest
 
+from bot.adapters.kafka.admin import Topics
 from bot.adapters.kafka.codec import Codec
 from bot.adapters.kafka.market import AWAY_MS, COMMIT_MS, READY, WINDOW, KafkaMarketStream
+from bot.adapters.kafka.reader import KafkaReader
 from bot.domain.kline import is_newer
 from bot.ports import Link, LinkState, Record, StreamClosed
 from bot.supervision.testing import ManualClock
@@ -21,6 +23,7 @@ from tests.integration.processes import (
     wait_until,
 )
 from tests.kafka.entries import START_MS, a_kline
+from tests.kafka.streams import klines, publish, publisher_of
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
@@ -71,6 +74,9 @@ class GroupReader:
             for record in records:
                 self.group.committed[record.partition] = record.offset + 1
         return self.group.takes_commits
+
+    def ends(self):
+        return {("KafkaStreams", partition): len(records) for partition, records in self.group.records.items()}
 
     def state(self):
         return LinkState(self.group.link, "" if self.group.link is Link.UP else "no broker answers")
@@ -218,6 +224,24 @@ def test_partitions_that_came_back_are_read_from_what_is_committed():
     assert desk.group.committed[0] == 5
 
 
+def test_how_much_of_a_topic_is_not_stored_yet_is_told():
+    desk = Desk()
+    assert desk.stream.lags == {}
+    desk.group.publish(*(a_kline(number) for number in range(WINDOW + 300)))
+    desk.group.publish(*(a_kline(number, "ETHUSDT") for number in range(10)), partition=1)
+    desk.take()
+    desk.clock.advance(COMMIT_MS)
+    desk.take()
+    assert desk.stream.lags == {"KafkaStreams": WINDOW + 310}
+    desk.store()
+    desk.connection.receive()
+    assert desk.stream.lags == {"KafkaStreams": 300}, "what waits here is not stored"
+    desk.take()
+    desk.store()
+    desk.connection.receive()
+    assert desk.stream.lags == {"KafkaStreams": 0}
+
+
 def test_a_commit_that_was_not_taken_is_tried_again():
     desk = Desk()
     desk.group.publish(a_kline())
@@ -252,6 +276,24 @@ def test_closed_from_another_thread_it_ends_at_the_next_receive():
     assert not desk.group.readers[0].is_closed
     with pytest.raises(StreamClosed):
         desk.connection.receive()
+
+
+@pytest.mark.kafka("latest_offset")
+def test_a_reader_knows_where_its_partitions_end(kafka):
+    Topics(kafka).create_missing()
+    publish(publisher_of(kafka), klines(10))
+    reader, read = KafkaReader(kafka, ["KafkaStreams"], f"{kafka.topic_prefix}group"), []
+    try:
+        assert reader.ends() == {}
+
+        def all_are_told():
+            read.extend(reader.poll(100, 0.1))
+            return sum(reader.ends().values()) == len(read) == 10
+
+        wait_until(all_are_told, 60, "ends as far as there are klines")
+        assert {topic for topic, _ in reader.ends()} == {f"{kafka.topic_prefix}KafkaStreams"}
+    finally:
+        reader.close()
 
 
 def stored_klines(name, folder):

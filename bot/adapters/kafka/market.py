@@ -6,8 +6,8 @@ what it passed on. So each kline has its effect once, whenever the process is ki
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bot.adapters.kafka.codec import Codec, CodecError
 from bot.domain.kline import Kline, is_newer
@@ -52,12 +52,21 @@ class KafkaMarketStream:
         self._last_stored = last_stored
         self._on_bad_record = on_bad_record
         self._clock = clock
+        self.lags: Mapping[str, int] = {}
+        """By topic, how many records on it are not stored yet, as last heard from the broker; none before that."""
 
     def connect(self, symbols: Sequence[str], interval: str) -> "KafkaKlines":
         """Join the group and read on where it committed last. Raises StreamClosed where the broker is away."""
         reader = self._open_reader()
         connection = KafkaKlines(
-            reader, symbols, interval, self._codec, self._last_stored, self._on_bad_record, self._clock
+            reader,
+            symbols,
+            interval,
+            self._codec,
+            self._last_stored,
+            self._on_bad_record,
+            self._clock,
+            self._note_lags,
         )
         connection.fetch(FIRST_POLL_S)
         state = reader.state()
@@ -65,6 +74,9 @@ class KafkaMarketStream:
             connection.close()
             raise StreamClosed(state.reason)
         return connection
+
+    def _note_lags(self, lags: Mapping[str, int]) -> None:
+        self.lags = lags
 
 
 class _Lane:
@@ -112,6 +124,7 @@ class KafkaKlines:
         last_stored: Callable[[str], Kline | None],
         on_bad_record: Callable[[str], None],
         clock: Clock,
+        on_lags: Callable[[Mapping[str, int]], None],
     ) -> None:
         self._reader = reader
         self._symbols = frozenset(symbols)
@@ -120,6 +133,7 @@ class KafkaKlines:
         self._last_stored = last_stored
         self._on_bad_record = on_bad_record
         self._clock = clock
+        self._on_lags = on_lags
         self._owner = threading.get_ident()
         self._is_wanted = True
         self._is_open = True
@@ -221,14 +235,14 @@ class KafkaKlines:
                 raise StreamClosed("a symbol was left behind and goes on now: read again from what is stored")
 
     def _settle(self) -> None:
-        """Commit what is stored."""
+        """Commit what is stored, and tell how much is not."""
         self._looked_ms = self._clock.monotonic_ms()
         waiting = {symbol for lanes in self._lanes.values() for symbol, lane in lanes.items() if lane.given}
         try:
             stored = {symbol: self._last_stored(symbol) for symbol in waiting}
         except StoreError:
             return  # persistence tells of it
-        done = []
+        done, ends, lags = [], self._reader.ends(), Counter[str]()
         for place, lanes in self._lanes.items():
             firsts = []
             for symbol, lane in lanes.items():
@@ -236,8 +250,10 @@ class KafkaKlines:
                 if lane.first is not None:
                     firsts.append(lane.first)
             upto = min(firsts, default=self._next[place])
+            lags[place[0]] += max(0, ends.get(place, 0) - upto)
             if upto > self._committed.get(place, 0):
                 self._committed[place] = upto
                 done.append(Record(*place, upto - 1, 0, None, None, ()))
+        self._on_lags(lags)
         if done and not self._reader.commit(done):
             self._committed.clear()  # tried again

@@ -98,6 +98,17 @@ class KafkaReader:
             return False
         return all(place.error is None for place in taken or ())
 
+    def ends(self) -> dict[tuple[str, int], int]:
+        ends = {}
+        try:
+            for place in self._consumer.assignment():
+                _, end = self._consumer.get_watermark_offsets(place, cached=True)
+                if end >= 0:
+                    ends[place.topic, place.partition] = end
+        except KafkaException as error:
+            self._on_error(error.args[0])
+        return ends
+
     def state(self) -> LinkState:
         return LinkState(self._link, self._reason, failed=self._failed)
 
