@@ -42,6 +42,7 @@ class Archiving:
         self.parts = ArchivingParts(self.outbox, self._connect, alarm)
         self._open = _opening(settings, clock)
         self._identity, self._formerly = identity, formerly
+        self._asked: DynamoHistory | None = None
         self._claimed = queue.SimpleQueue[History | Exception]()
 
     def claim(self) -> str:
@@ -76,14 +77,14 @@ class Archiving:
 
     def close(self) -> None:
         """Close the outbox; what waits in it is for the next process."""
-        claimed = self._take_claimed()
-        if claimed is not None:
-            claimed.close()
+        for history in (self._take_claimed(), self._asked):
+            if history is not None:
+                history.close()
         self.outbox.close()
 
     def _connect(self) -> History:
         try:
-            return self._take_claimed() or self._make_ours(self._open())
+            return self._take_claimed() or self._make_ours(self._asked or self._open())
         except ConfigurationRefused as error:
             raise StoreError(str(error)) from None
 
@@ -96,10 +97,11 @@ class Archiving:
         return None
 
     def _make_ours(self, history: "DynamoHistory") -> History:
+        self._asked = None
         try:
             history.tables.claim(**msgspec.structs.asdict(self._identity), formerly=self._formerly)
         except (ConfigurationRefused, StoreError):
-            history.close()
+            self._asked = history  # to make another client takes a slow machine longer than to ask
             raise
         return history
 

@@ -6,15 +6,18 @@ import pytest
 from rich.console import Console
 
 from bot.actors import addresses
+from bot.adapters import dynamodb
+from bot.adapters.dynamodb import DynamoHistory
 from bot.adapters.sqlite import SqliteStore
 from bot.app import archiving
 from bot.app.archiving import Archiving
-from bot.app.data_directory import DataDirectory
+from bot.app.data_directory import DataDirectory, Identity
 from bot.app.snapshot import stored_snapshot
 from bot.app.system import BotSystem
 from bot.cli.tables import status_table
 from bot.config import load_settings
-from bot.ports import ConfigurationRefused
+from bot.ports import ConfigurationRefused, StoreError
+from bot.supervision import SystemClock
 from tests.aws.fault_proxy import fault_proxy, silence
 from tests.aws.servers import REGION
 from tests.aws.tables import ClockAt, made, open_history
@@ -29,14 +32,14 @@ def new_bot(tmp_path, table_prefix):
     """Makes bots of mode demo on one data directory."""
     bots = []
 
-    def make(url, store="dynamodb", said=None):
+    def make(url, store="dynamodb", said=None, deadline_ms=3_000):
         flags = {"mode": "demo", "symbols": "BTCUSDT", "data_dir": tmp_path / "bot"}
         environment = {
             "BOT_STORE": store,
             "BOT_AWS__REGION": REGION,
             "BOT_AWS__ENDPOINT_URL": url,
             "BOT_AWS__TABLE_PREFIX": table_prefix,
-            "BOT_HANDLER_DEADLINE_MS": "3000",
+            "BOT_HANDLER_DEADLINE_MS": str(deadline_ms),
         }
         say = [].append if said is None else said.append
         bots.append(BotSystem(load_settings(flags, environment=environment), say=say))
@@ -124,9 +127,12 @@ def test_without_dynamodb_a_bot_trades_tells_what_waits_and_the_next_one_brings_
         assert len(there) + len(list(tables.trades())) == len(klines) + store.trade_count() - left
 
 
+PATIENT_MS = 120_000
+
+
 @pytest.fixture
 def patient(monkeypatch):
-    """A start that waits as long as a busy machine needs to ask whose tables these are."""
+    """Whoever asks whose tables these are waits as long as a busy machine needs; to be given PATIENT_MS a handler."""
     monkeypatch.setattr(archiving, "PATIENCE_MS", 60_000)
     monkeypatch.setattr(archiving, "CLAIM_WITHIN_S", 60.0)
 
@@ -134,43 +140,71 @@ def patient(monkeypatch):
 def test_tables_of_another_bot_are_refused_and_both_are_named(new_bot, tables, patient):
     made(tables).tables.belong_to("live", "com@api.binance.com", "uid-1", "other")
     with pytest.raises(ConfigurationRefused, match=r"belong to another run \(mode is 'live', not 'demo'.*'other'"):
-        new_bot(tables.tables._aws.endpoint_url)
+        new_bot(tables.tables._aws.endpoint_url, deadline_ms=PATIENT_MS)
     assert tables.last_klines("BTCUSDT", 1) == []
 
 
-def test_a_start_does_not_wait_for_a_dynamodb_that_gives_no_answer(new_bot, dynalite, tables):
+def test_a_start_does_not_wait_for_a_dynamodb_that_gives_no_answer(new_bot, dynalite, tables, monkeypatch):
+    monkeypatch.setattr(archiving, "PATIENCE_MS", 60_000)
     made(tables)
     said = []
     with fault_proxy(dynalite.url) as proxy:
         proxy.fail(silence())
-        bot = new_bot(proxy.url, said=said)
-        (line,) = said
-        assert line.startswith(f"DynamoDB gets nothing yet, all waits on disk: DynamoDB at {proxy.url} gave no answer ")
-        await_true(lambda: told(bot)["depth"] > 1, 20, "klines wait")
+        bot = new_bot(proxy.url, said=said, deadline_ms=PATIENT_MS)
+        assert said == [
+            f"DynamoDB gets nothing yet, all waits on disk: DynamoDB at {proxy.url} gave no answer within 2 s: it is "
+            "tried again"
+        ]
+        await_true(lambda: told(bot)["depth"] > 1, 60, "klines wait")
         assert tables.tables.identity() is None
         proxy.heal()
-        await_true(lambda: told(bot)["link"] == "up", 30, "it goes on by itself")
+        await_true(lambda: told(bot)["link"] == "up", 60, "it goes on by itself")
         assert tables.tables.identity()["bot_id"] == "bulkhead", "nothing is written to tables of nobody"
 
 
 def test_why_the_tables_are_not_reached_is_said_at_the_start(new_bot, dynalite, tables, patient):
     said = []
-    new_bot(dynalite.url, said=said)
+    new_bot(dynalite.url, said=said, deadline_ms=PATIENT_MS)
     (line,) = said
     assert (
         f"nothing yet, all waits on disk: there is no table {tables.tables.klines} at {dynalite.url}: make it" in line
     )
 
 
+def test_one_client_asks_however_often_it_is_refused(tmp_path, monkeypatch, dynalite, table_prefix, patient):
+    """Making one takes a slow machine longer than asking: an archive that made one a try would hang."""
+    made_of = []
+
+    class Counted(DynamoHistory):
+        def __init__(self, *arguments):
+            made_of.append(arguments)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(dynamodb, "DynamoHistory", Counted)
+    where = {"BOT_AWS__REGION": REGION, "BOT_AWS__ENDPOINT_URL": dynalite.url, "BOT_AWS__TABLE_PREFIX": table_prefix}
+    settings = load_settings({"mode": "demo"}, environment=where)
+    book = Identity("demo", "simulated", "paper", "bulkhead")
+    archive = Archiving(settings, tmp_path / "dynamodb.db", book, SystemClock())
+    try:
+        archive.claim()
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                archive.parts.connect()
+        assert len(made_of) == 1
+    finally:
+        archive.close()
+
+
 def test_tables_that_became_another_bots_meanwhile_get_nothing(new_bot, dynalite, tables, monkeypatch):
     bot = new_bot(NOWHERE)
-    await_true(lambda: told(bot)["depth"] > 1, 20, "klines wait")
+    await_true(lambda: told(bot)["depth"] > 1, 60, "klines wait")
     bot.stop()
     made(tables).tables.belong_to("live", "com@api.binance.com", "uid-1", "other")
     # It cannot be reached at the start, and is there a moment later.
     monkeypatch.setattr(Archiving, "claim", lambda self: "")
-    bot = new_bot(dynalite.url)
-    await_true(lambda: told(bot)["link"] == "refused", 20, "it is refused")
+    monkeypatch.setattr(archiving, "PATIENCE_MS", 60_000)
+    bot = new_bot(dynalite.url, deadline_ms=PATIENT_MS)
+    await_true(lambda: told(bot)["link"] == "refused", 60, "it is refused")
     assert "belong to another run (mode is 'live', not 'demo'" in told(bot)["reason"]
     assert tables.last_klines("BTCUSDT", 1) == []
 
