@@ -112,6 +112,10 @@ class Desk:
             if order["clientOrderId"].startswith("bh-") and symbol in (None, order["symbol"])
         ]
 
+    def in_time(self, symbol: str) -> list[dict[str, Any]]:
+        """Those that did not come too late for their window; such a one is sent again."""
+        return [order for order in self.orders(symbol) if order.get("reject") != -1021]
+
     def move(self, symbol: str, share: Decimal, everywhere: bool = True) -> None:
         """Let the next kline of a symbol close by `share` off its price; `everywhere`: the market orders go to too."""
         tick = Decimal("0.00001") if symbol == "DOGEUSDT" else Decimal("0.01")

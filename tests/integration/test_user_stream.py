@@ -61,8 +61,8 @@ def test_each_order_counts_once_whatever_becomes_of_its_news(tmp_path):
                 for kind, values in faults:
                     at.fault(kind, **values)
                 trade = at.trades("BTCUSDT", side)
-                order = at.orders("BTCUSDT")[-1]
-                assert (len(at.orders("BTCUSDT")), order["clientOrderId"]) == (number + 1, trade["client_order_id"]), (
+                order = at.in_time("BTCUSDT")[-1]
+                assert (len(at.in_time("BTCUSDT")), order["clientOrderId"]) == (number + 1, trade["client_order_id"]), (
                     trouble
                 )
                 assert Decimal(order["executedQty"]) == Decimal(trade["quantity"]), trouble
@@ -70,7 +70,7 @@ def test_each_order_counts_once_whatever_becomes_of_its_news(tmp_path):
             at.fault("order_lost_no_reply")
             at.refuses("ETHUSDT", "BUY", "NOT_PLACED")
             at.trades("ETHUSDT", "BUY")
-            assert (at.status()["stopped"], len(at.orders("ETHUSDT"))) == ({}, 1)
+            assert (at.status()["stopped"], len(at.in_time("ETHUSDT"))) == ({}, 1)
             assert bot.events("SymbolStopped") == []
         counts = check_books(at)
     assert counts == {"orders": len(STREAM_TROUBLE) + 1, "fills": counts["fills"], "intents never placed": 1}
