@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
@@ -482,13 +483,30 @@ class BotSystem:
         began = self._clock.monotonic_ms()
         while True:
             try:
-                return question()
+                return self._asked(question)
             except ExchangeUnavailable as error:
                 patience_ms = BUSY_MS if isinstance(error, ExchangeBusy) else AWAY_MS
                 if self._clock.monotonic_ms() - began > patience_ms:
                     raise StartError(f"{where} cannot be reached: {error}; check address and network") from None
                 if self._cancelled.wait(0.5):
                     raise StartCancelled from None
+
+    def _asked(self, question: Callable[[], T]) -> T:
+        """Ask on a thread of its own: a start that is cancelled waits for no exchange that takes its time."""
+        answer: Future[T] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(question())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        if not self._cancelled.is_set():
+            threading.Thread(target=ask, name="start", daemon=True).start()
+        while not self._cancelled.is_set():
+            if wait([answer], 0.1).done:
+                return answer.result()
+        raise StartCancelled
 
     def _trader_settings(self, symbol: str) -> TraderSettings:
         settings = self.settings
