@@ -12,6 +12,7 @@ from bot.domain.filters import Refusal, SymbolRules
 from bot.domain.kline import Kline
 from bot.domain.ledger import Ledger, Reservation, TradingDay
 from bot.domain.market import MarketView
+from bot.domain.money import add, subtract
 from bot.domain.order import Fill, OrderIntent, Side
 from bot.domain.risk import MINUTE_MS
 from bot.domain.sizing import Sized, SizingParameters, size_order
@@ -32,7 +33,15 @@ from bot.supervision import Actor, Context
 
 START_CASH_NOTE = "start_cash"
 DAY_NOTE = "trading_day"
-_days = msgspec.json.Decoder(TradingDay)
+
+
+class _NotedDay(TradingDay, frozen=True):
+    """`start_cash` is what the book began with when this was noted; None in notes of before it was kept."""
+
+    start_cash: Decimal | None = None
+
+
+_days = msgspec.json.Decoder(_NotedDay)
 
 
 class PortfolioActor(Actor):
@@ -118,7 +127,7 @@ class PortfolioActor(Actor):
                 ledger.marks[symbol] = close
         noted_day = self._journal.get_note(DAY_NOTE)
         if noted_day is not None:
-            ledger.day = _days.decode(noted_day)
+            ledger.day = self._day(_days.decode(noted_day))
         self._ledger = ledger
         self._keep()
 
@@ -134,8 +143,15 @@ class PortfolioActor(Actor):
         if self._ledger.day is before:
             return
         if self._parameters.limits.max_daily_loss is not None:
-            self._journal.set_note(DAY_NOTE, msgspec.json.encode(self._ledger.day).decode())
+            noted = _NotedDay(**msgspec.structs.asdict(self._ledger.day), start_cash=self._start_cash)
+            self._journal.set_note(DAY_NOTE, msgspec.json.encode(noted).decode())
         self._keep()
+
+    def _day(self, noted: _NotedDay) -> TradingDay:
+        """Return the day as it goes on: `capital` that was raised or lowered since is neither a gain nor a loss."""
+        begun, before = noted.start_equity, noted.start_cash
+        moved = begun if before is None else add(begun, subtract(self._start_cash, before))
+        return TradingDay(number=noted.number, start_equity=moved, lost=noted.lost)
 
     def _on_proposal(self, proposal: OrderProposal) -> None:
         ledger, symbol, order_id = self._ledger, proposal.symbol, proposal.client_order_id

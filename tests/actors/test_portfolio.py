@@ -302,6 +302,28 @@ def test_a_day_that_lost_too_much_buys_no_more_until_the_next_also_over_a_restar
     assert isinstance(bench.told(BTC)[0], Reserved)
 
 
+@pytest.mark.parametrize("capital", ["500", "20000"])
+def test_capital_that_is_changed_within_a_day_is_neither_loss_nor_gain_of_that_day(journal, capital):
+    bench = Bench(journal, SizingParameters(limits=RiskLimits(max_daily_loss=Decimal("0.05"))))
+    bench.take(Mark("BTCUSDT", Decimal(100), NOON))
+    bench.journal.set_note(START_CASH_NOTE, capital)
+    bench.new_process()
+    bench.take(a_proposal("bh-1", event_time=NOON + 1), OrderEnded("bh-1", "BTCUSDT", "NOT_PLACED", (), 0))
+    assert isinstance(bench.told(BTC)[0], Reserved)
+    # A tenth of the new capital is held, and loses more than half.
+    held = Decimal(capital) / 1000
+    bench.take(bench.filled("bh-2", quantity=str(held)), Mark("BTCUSDT", Decimal(45), NOON + 2))
+    bench.take(a_proposal("bh-3", event_time=NOON + 3))
+    assert bench.told(BTC)[-1].name == "DAILY_LOSS"
+
+
+def test_a_day_that_was_noted_before_capital_was_kept_with_it_goes_on(journal):
+    journal.set_note(DAY_NOTE, f'{{"number":{NOON // DAY_MS},"start_equity":"20000","lost":false}}')
+    bench = Bench(journal, SizingParameters(limits=RiskLimits(max_daily_loss=Decimal("0.05"))))
+    bench.take(Mark("BTCUSDT", Decimal(100), NOON))
+    assert bench.cell.value.day.lost
+
+
 def test_a_fenced_incarnation_gives_no_money(bench):
     bench.context.end_epoch()
     with pytest.raises(Exception, match="is over"):
