@@ -88,8 +88,13 @@ class Commands:
 
     def _on_flatten(self, _: Mapping[str, Any]) -> Answer:
         self._flatten()
-        held = [view.symbol for view in self._snapshot().symbols if view.position.quantity > 0]
-        return {"done": f"selling all of {', '.join(held)}" if held else "nothing is held"}
+        symbols = self._snapshot().symbols
+        held = [view.symbol for view in symbols if view.position.quantity > 0]
+        doubted = [view.symbol for view in symbols if view.unknown]
+        done = f"selling all of {', '.join(held)}" if held else "nothing is held"
+        if doubted:
+            done += f"; an order's fate is unknown yet of {', '.join(doubted)}, which is sold once it is known"
+        return {"done": done}
 
     def _on_reconcile(self, request: Mapping[str, Any]) -> Answer:
         if self._reconciler is None:

@@ -17,7 +17,7 @@ from bot.app.data_directory import DataDirectory
 from bot.app.trading import RULES_NOTE, decode_rules
 from bot.domain.filters import SymbolRules
 from bot.domain.money import ZERO, add, multiply, plain, subtract
-from bot.domain.order import Trade
+from bot.domain.order import OrderIntent, Trade
 from bot.domain.position import Position
 from bot.messages import Notice
 from bot.ports import OutboxState
@@ -32,7 +32,8 @@ _balances = msgspec.json.Decoder(tuple[tuple[str, str, str], ...])
 class SymbolView(msgspec.Struct, frozen=True):
     """One symbol: prices and profit in the quote asset, position in the base asset; None before the first message.
 
-    `decisions` counts messages since this process started by what was decided at them.
+    `decisions` counts messages since this process started by what was decided at them. `unknown` are the orders of
+    unknown fate, whose money stays reserved.
     """
 
     symbol: str
@@ -43,6 +44,7 @@ class SymbolView(msgspec.Struct, frozen=True):
     connected: bool
     messages: int = 0
     decisions: Mapping[str, int] = {}
+    unknown: tuple[OrderIntent, ...] = ()
 
     @property
     def value(self) -> Decimal:
@@ -133,6 +135,7 @@ class Snapshot(msgspec.Struct, frozen=True):
                     "position": plain(view.position.quantity),
                     "last_kline_ms": view.last_kline_ms,
                     "decisions": dict(view.decisions),
+                    "unknown": [_unknown_json(intent) for intent in view.unknown],
                 }
                 for view in self.symbols
             },
@@ -180,6 +183,15 @@ def actor_json(actor: ActorStatus) -> dict[str, Any]:
     }
 
 
+def _unknown_json(intent: OrderIntent) -> dict[str, Any]:
+    return {
+        "client_order_id": intent.client_order_id,
+        "side": intent.side.value,
+        "quantity": plain(intent.quantity),
+        "reserved": plain(intent.quote_reserved),
+    }
+
+
 def take_snapshot(
     mode: str,
     symbols: Sequence[str],
@@ -210,6 +222,7 @@ def take_snapshot(
                 connected=feed.connected,
                 messages=trader.taken,
                 decisions=trader.decisions,
+                unknown=trader.doubts,
             )
         )
     portfolio, monitor = memories.portfolio.value, memories.monitor.value
@@ -287,6 +300,7 @@ def stored_views(
                 last_kline_ms=klines[-1].event_time if klines else None,
                 connected=False,
                 messages=store.kline_count(symbol),
+                unknown=tuple(entry.intent for entry in journal.unresolved(symbol)),
             )
         )
     return tuple(views)

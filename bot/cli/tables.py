@@ -189,11 +189,17 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
         Text(f"STOPPED, no order of it leaves: {_stop(symbol, reason)}", "bold")
         for symbol, reason in status.get("stopped", {}).items()
     ]
+    unknown = [
+        Text(f"UNKNOWN, the exchange is asked: {_unknown(symbol, order)}", "bold")
+        for symbol, view in status["symbols"].items()
+        for order in view.get("unknown", ())
+    ]
     parts = [
         Text(title, "bold"),
         *trouble,
         *halted,
         *stopped,
+        *unknown,
         Text(", ".join(facts)),
         *([Text(f"decided {decided}")] if decided else []),
         *([Text(f"refused {refused}")] if refused else []),
@@ -242,6 +248,12 @@ def dead_letters_table(letters: Sequence[Mapping[str, Any]]) -> RenderableType:
 def _stop(symbol: str, reason: str) -> str:
     name = symbol or "all entries"
     return f"{name}: {one_line(reason).removeprefix(f'{name}: ')}"
+
+
+def _unknown(symbol: str, order: Mapping[str, str]) -> str:
+    what = f"{order['side']} {quantity(Decimal(order['quantity']))} {symbol}, {order['client_order_id']}"
+    reserved = Decimal(order["reserved"])
+    return f"{what}, {money(reserved)} stay reserved" if reserved else what
 
 
 def reconcile_table(found: Mapping[str, Any], stopped: Mapping[str, str], data_dir: Path) -> RenderableType:
