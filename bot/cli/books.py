@@ -199,7 +199,8 @@ def reconcile(arguments: argparse.Namespace) -> int:
 
         flags = {"mode": identity.mode if identity else None, "data_dir": directory.path}
         found = compare_by_hand(load_settings(flags, arguments.config), directory, symbol, accept).as_json()
-    stopped = directory.stopped_symbols()
+    # A running bot frees them a moment later, once all who keep books have taken what was accepted.
+    stopped = {one: reason for one, reason in directory.stopped_symbols().items() if one not in found["freed"]}
     if symbol is not None:
         found["assets"] = [row for row in found["assets"] if row["symbol"] == symbol]
         stopped = {one: reason for one, reason in stopped.items() if one == symbol}
