@@ -71,13 +71,13 @@ def size_order(
 
     The contract's reasons come first, so that a run against an exchange names them as a backtest does; then what the
     exchange would refuse (`SymbolRules.refusal`), then PRICE and ORDER_RATE. A person's command to sell all is a MARKET
-    order at whatever price.
+    order at whatever price, of what the account holds where that is less than the position.
     """
     rules, limit = ledger.rules[symbol], None
     if market is not None and parameters.max_slippage_bps is not None and not signal.is_flatten:
         limit = limit_price(rules, signal.side, close, parameters.max_slippage_bps, market)
     if signal.side is Side.SELL:
-        sized = _size_sell(ledger, symbol, signal, close, parameters, limit)
+        sized = _size_sell(ledger, symbol, signal, close, parameters, limit, market)
     else:
         sized = _pause(ledger, symbol, event_time, parameters.limits) or _size_buy(
             ledger, symbol, close, parameters, limit
@@ -183,12 +183,21 @@ def _size_buy(
 
 
 def _size_sell(
-    ledger: Ledger, symbol: str, signal: Signal, close: Decimal, parameters: SizingParameters, limit: Decimal | None
+    ledger: Ledger,
+    symbol: str,
+    signal: Signal,
+    close: Decimal,
+    parameters: SizingParameters,
+    limit: Decimal | None,
+    market: MarketView | None,
 ) -> Sized | Refusal:
     rules = ledger.rules[symbol]
     lot = rules.lot(limit is not None)
     share = ONE if signal.sell_all else parameters.sell_fraction
     position = ledger.positions[symbol].quantity
+    if signal.is_flatten and market is not None and ZERO < market.held_base < position:
+        # Somebody took coins of the bot's: what is left of them is sold, where an order for all would be refused.
+        position = market.held_base
     quantity = _capped(floor_to_step(multiply(share, max(ZERO, position)), lot.step_size), lot)
     broken = rules.broken_by(quantity, close, limit is not None)
     if broken is None:

@@ -6,6 +6,7 @@ import pytest
 
 from bot.domain.filters import Refusal
 from bot.domain.ledger import Reservation
+from bot.domain.market import MarketView
 from bot.domain.order import Side
 from bot.domain.risk import DAY_MS, RiskLimits
 from bot.domain.sizing import Sized, SizingParameters, paper_fill, size_order
@@ -291,3 +292,26 @@ def test_a_fee_of_0_costs_nothing():
 
 def test_a_sells_commission_is_of_the_slipped_quote():
     assert filled("SELL", "1", slippage="0.5", fee="0.1").commission == 5
+
+
+# All is sold by command
+
+
+@pytest.mark.parametrize(
+    ("account_holds", "sells"),
+    [
+        ("3", 3),  # coins of the bot's are gone: the rest is sold all the same
+        ("25", 10),  # others' coins never are
+        ("0", 10),  # nothing is known of the account, or nothing is there: the exchange is asked
+    ],
+)
+def test_selling_all_sells_what_is_there_of_the_bots(account_holds, sells):
+    ledger = a_ledger("0", COINS, positions={"BTCUSDT": "10"})
+    ledger.mark("BTCUSDT", Decimal(100), NOON)
+    market = MarketView(held_base=Decimal(account_holds))
+    flatten = Signal(Side.SELL, "t", sell_all=True, is_flatten=True)
+    quantities = [
+        size_order(ledger, "BTCUSDT", signal, Decimal(100), NOON, SizingParameters(), market).quantity
+        for signal in (flatten, SELL_ALL)
+    ]
+    assert quantities == [sells, 10]  # an exit is for the whole position: what is missing stops it
