@@ -1,5 +1,6 @@
 """Whether an account may be traded on, whose it is, and what a run may spend of it."""
 
+import shlex
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Protocol
@@ -82,4 +83,5 @@ def spending(settings: Settings, host: str, account: str, quote_asset: str, equi
     )
     bound = settings.max_slippage_bps
     kind = "MARKET orders" if bound is None else f"LIMIT IOC orders at most {plain(bound)} bps from the close"
-    yield f"{kind} of {', '.join(settings.symbols)}; stop them with: halt"
+    where = shlex.quote(str(settings.directory))
+    yield f"{kind} of {', '.join(settings.symbols)}; stop them with: halt --data-dir {where}"

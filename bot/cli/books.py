@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -161,8 +162,13 @@ def dead_letters(arguments: argparse.Namespace) -> int:
 
 def halt(arguments: argparse.Namespace) -> int:
     """Let no order leave from now on, over restarts, until `resume`; with --flatten but those that sell all."""
-    directory = directory_of(arguments)
-    pid = directory.running_pid()
+    directory = directory_of(arguments, must_exist=False)
+    # Who halts without naming a directory means the bot that runs, wherever it was told to.
+    others = [] if arguments.data_dir is not None else _running_beside(directory)
+    meant = [f"a bot runs on {other}; halt that with: {typed('halt', data_dir=other)}" for other in others]
+    if directory.identity() is None and meant:
+        raise DataDirectoryError(f"nothing is halted, {directory.path} holds no book; {', '.join(meant)}")
+    pid = _held(directory).running_pid()
     bot_here = "no bot runs there now" if pid is None else f"the bot there, process {pid}, goes on without orders"
     before = directory.halted()
     if before is None:
@@ -179,7 +185,15 @@ def halt(arguments: argparse.Namespace) -> int:
         print("no bot runs there, so nothing was sold; this starts one that sells all of the bot's coins and stops:")
         print(f"  {_sell_all_command(directory)}")
     print(f"let orders leave again with: {typed('resume', data_dir=directory.path)}")
+    for line in meant:
+        print(f"NOT halted: {line}")
     return 0
+
+
+def _running_beside(directory: DataDirectory) -> list[Path]:
+    """Return the directories beside this one in which a bot runs."""
+    beside = (lock.parent for lock in sorted(directory.path.parent.glob("*/lock")))
+    return [one for one in beside if one != directory.path and DataDirectory(one).running_pid() is not None]
 
 
 def reconcile(arguments: argparse.Namespace) -> int:

@@ -79,7 +79,7 @@ def test_what_live_may_spend_is_said_in_money():
         "fraction = 0.1 of that, 48.05 USDT",
         "max_exposure = 1, 480.5 USDT",
         "max_daily_loss = 0.05, 24.025 USDT",
-        "MARKET orders of BTCUSDT, ETHUSDT, DOGEUSDT",
+        "MARKET orders of BTCUSDT, ETHUSDT, DOGEUSDT; stop them with: halt --data-dir data/live",
     ):
         assert part in said
 

@@ -64,7 +64,8 @@ class Desk:
             symbols = self.status()["symbols"]
         except ControlError:
             return False
-        return all(symbols[symbol]["price"] is not None for symbol in SYMBOLS)
+        # Of this process: a price of the last one is what the market was at before, and no move begins there.
+        return all(symbols[symbol]["price"] is not None and symbols[symbol]["decisions"] for symbol in SYMBOLS)
 
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         return command(*arguments, "--data-dir", self.data, cwd=self.folder, **self.settings)
