@@ -66,6 +66,9 @@ class Look:
 Command = Launch | Release | Proceed | Look
 
 
+Buried = tuple[DeadLetter, Child, Parcel]
+
+
 class Supervision:
     """The books and the decisions; what the supervisor does with its messages, and `ActorSystem.stop` without it."""
 
@@ -79,7 +82,7 @@ class Supervision:
     ) -> None:
         self.children: dict[str, Child] = {}
         self.directory = directory
-        self.letters: deque[tuple[DeadLetter, Child, Parcel]] = deque(maxlen=KEPT_LETTERS)
+        self.letters: deque[Buried] = deque(maxlen=KEPT_LETTERS)
         self._letters_lock = threading.Lock()
         self._letter_count = 0
         self._look_waits = False
@@ -224,14 +227,21 @@ class Supervision:
             self.letters.append((letter, child, parcel))
         self.emit(letter)
 
-    def take_letter(self, number: int) -> tuple[Child, Parcel] | None:
-        """Remove a dead letter and return what it was; None if there is none of that number."""
+    def take_letter(self, number: int) -> Buried | None:
+        """Remove a dead letter and return it; None if there is none of that number."""
         with self._letters_lock:
             for entry in self.letters:
                 if entry[0].number == number:
                     self.letters.remove(entry)
-                    return entry[1], entry[2]
+                    return entry
         return None
+
+    def put_back(self, taken: Buried) -> None:
+        """Keep a dead letter that was taken, in its place."""
+        with self._letters_lock:
+            place = sum(entry[0].number < taken[0].number for entry in self.letters)
+            if len(self.letters) < KEPT_LETTERS:  # a full record has newer ones in its place by now
+                self.letters.insert(place, taken)
 
     def retire(self, child: Child, abandoned: bool = False) -> None:
         """Close the child's name for good. Must messages that waited become dead letters, others are counted."""

@@ -271,9 +271,18 @@ class ActorSystem:
     # Commands
 
     def retry_dead_letter(self, number: int) -> bool:
-        """Tell a dead letter's message to its name once more; False if there is no such letter or it is refused."""
+        """Tell a dead letter's message to its name once more; False if there is no such letter or it is refused.
+
+        One that its name refuses stays a dead letter.
+        """
         found = self._supervision.take_letter(number)
-        return found is not None and self.tell(found[0].spec.address, found[1].message)
+        if found is None:
+            return False
+        _, child, parcel = found
+        if not self.tell(child.spec.address, parcel.message):
+            self._supervision.put_back(found)
+            return False
+        return True
 
     def drop_dead_letter(self, number: int) -> bool:
         """Forget a dead letter; False if there is none of that number."""

@@ -123,6 +123,23 @@ def test_a_dead_letter_can_be_retried_or_dropped(scene: Scene) -> None:
     assert scene.system.dead_letters() == ()
 
 
+def test_a_dead_letter_that_its_name_refuses_is_kept_for_a_later_try(scene: Scene) -> None:
+    crash_loop(scene, poison_attempts=1, max_restarts=2)
+    scene.tell(BAD, BAD, BAD)
+    scene.recorder.wait(ActorQuarantined)
+    letters = scene.system.dead_letters()
+    assert [letter.number for letter in letters] == [1, 2, 3]
+    assert not scene.system.retry_dead_letter(2)
+    assert scene.system.dead_letters() == letters
+    scene.script.on_message.clear()
+    assert scene.system.release(A)
+    scene.recorder.wait(ActorRestarted, "a", count=3)
+    assert scene.system.retry_dead_letter(2)
+    scene.settle()
+    assert scene.handled() == [BAD]
+    assert [letter.number for letter in scene.system.dead_letters()] == [1, 3]
+
+
 # Enough
 
 
