@@ -3,7 +3,9 @@
 import fcntl
 import json
 import os
+import re
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -45,6 +47,10 @@ def _first_line(path: str) -> str | None:
         return f"{path} cannot be read: {error.strerror}"
 
 
+def _file_name(host: str) -> str:
+    return re.sub(r"[^a-z0-9.-]", "_", host)
+
+
 _identities = msgspec.json.Decoder(Identity)
 
 
@@ -66,6 +72,7 @@ class DataDirectory:
         self._stops_path = path / "stops"
         # As text for what is looked at before every order: a Path costs more than the look.
         self._halt_file, self._stop_files = str(self._halt_path), f"{self._stops_path}{os.sep}"
+        self._pauses_path = path / "pauses"
         self._lock: int | None = None
         self._unwritten_halt: str | None = None
         self._unwritten_stops: dict[str, str] = {}
@@ -245,6 +252,18 @@ class DataDirectory:
             return {"": f"{self._stops_path} cannot be read: {error.strerror}"} | self._unwritten_stops
         reasons = {"" if name == ENTRIES else name: _first_line(self._stop_files + name) for name in names}
         return self._unwritten_stops | {symbol: reason for symbol, reason in reasons.items() if reason is not None}
+
+    def pause(self, host: str) -> tuple[int, str] | None:
+        """Return until when (ms UTC) a host said to ask it nothing, and why; None if it did not."""
+        line = _first_line(str(self._pauses_path / _file_name(host))) or ""
+        until, _, reason = line.partition(" ")
+        return (int(until), reason) if re.fullmatch(r"\d{1,15}", until, re.ASCII) else None
+
+    def keep_pause(self, host: str, until_ms: int, reason: str) -> None:
+        """Remember over restarts that a host is to be asked nothing; where that cannot be written, nothing is."""
+        with suppress(OSError):
+            self._pauses_path.mkdir(exist_ok=True)
+            (self._pauses_path / _file_name(host)).write_text(f"{until_ms} {reason}\n", "utf-8")
 
     def halted(self) -> str | None:
         """Return why no order may leave, None if orders may."""

@@ -5,7 +5,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bot.adapters.binance import PROFILES, BinanceExchange, BinanceMarketHistory, Hosts
+from bot.adapters.binance import PROFILES, BinanceExchange, BinanceMarketHistory, Budgets, Hosts
+from bot.app.data_directory import DataDirectory
 from bot.app.keys import Keys
 from bot.config import ConfigError, Mode, Settings
 from bot.supervision import SystemClock
@@ -59,9 +60,20 @@ def reach(settings: Settings) -> tuple[BinanceMarketHistory, Callable[[Keys], Bi
     Raises ConfigError, ConfigurationRefused.
     """
     clock, urls = SystemClock(), places(settings)
-    window = settings.exchange.recv_window_ms
-    market = BinanceMarketHistory(urls.market_rest, clock)
-    return market, lambda keys: BinanceExchange(urls.trading_rest, clock, keys.key, keys.secret, window)
+    window, profile = settings.exchange.recv_window_ms, settings.exchange.profile
+    budgets = Budgets(clock, DataDirectory(settings.directory))
+    market = BinanceMarketHistory(
+        urls.market_rest,
+        clock,
+        profile=settings.market_data.profile or profile,
+        budget=budgets.of(urls.market_rest),
+    )
+
+    def open_account(keys: Keys) -> BinanceExchange:
+        budget = budgets.of(urls.trading_rest)
+        return BinanceExchange(urls.trading_rest, clock, keys.key, keys.secret, window, profile=profile, budget=budget)
+
+    return market, open_account
 
 
 def _hosts(profile: str, mode: Mode) -> Hosts | None:

@@ -166,7 +166,7 @@ class BotSystem:
         self._log.remove_leftovers()
         if settings.mode is Mode.DEMO:
             urls, keys = self._start_simulator()
-        budgets, profile = Budgets(self._clock), settings.exchange.profile
+        budgets, profile = Budgets(self._clock, directory), settings.exchange.profile
         rights = ""
         account: BinanceExchange | None = None
         if settings.mode is not Mode.PAPER:

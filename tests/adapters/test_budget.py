@@ -266,3 +266,35 @@ def test_the_weight_used_is_that_of_the_window_one_asks_for(clock):
     assert budget.used_weight(NOON + 60_000) == 30  # it may be counted after the edge
     budget.settle(under_way, None)
     assert budget.used_weight(NOON + 60_000) == 0
+
+
+class Kept:
+    def __init__(self):
+        self.pauses = {}
+        self.pause = self.pauses.get
+
+    def keep_pause(self, host, until_ms, reason):
+        self.pauses[host] = (until_ms, reason)
+
+
+def test_a_ban_is_heeded_to_its_end_by_the_next_process(clock):
+    kept, url = Kept(), "https://api.binance.com"
+    Budgets(clock, kept).of(url).hold(Hold.ALL, 120_000, "HTTP 418")
+    clock.advance(50_000)
+    after = Budgets(clock, kept)
+    with pytest.raises(CallFailed, match=r"pausing 70\.0 s more after HTTP 418"):
+        after.of(url).admit(NOON, 1, Priority.EXIT)
+    after.of("https://api.binance.us").admit(NOON, 1, Priority.REST)
+    clock.advance(70_000)
+    after.of(url).admit(NOON, 1, Priority.REST)
+    Budgets(clock, kept).of(url).admit(NOON, 1, Priority.REST)
+
+
+def test_what_stops_orders_alone_is_not_kept_and_no_pause_is_longer_than_the_longest_ban(clock):
+    kept, url = Kept(), "https://api.binance.com"
+    Budgets(clock, kept).of(url).hold(Hold.ENTRIES, 60_000, "HTTP 503")
+    assert kept.pauses == {}
+    kept.keep_pause("api.binance.com", clock.now_ms() + 10**12, "by a clock that was wrong")
+    budget = Budgets(clock, kept).of(url)
+    clock.advance(3 * 86_400_000)
+    budget.admit(NOON, 1, Priority.REST)

@@ -6,8 +6,10 @@ or account have used. Source: Binance, limits.
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
+from typing import Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -49,6 +51,9 @@ DEFAULT_LIMITS = (
     RateLimit("RAW_REQUESTS", "MINUTE", 5, 300_000),
 )
 """What both exchanges allow; in force until exchangeInfo was read."""
+
+LONGEST_BAN_MS = 3 * 86_400_000
+"""Source: Binance, limits; what is kept for longer was written by a clock that was wrong."""
 
 _UNITS_MS = {"SECOND": 1000, "MINUTE": 60_000, "HOUR": 3_600_000, "DAY": 86_400_000}
 _HEADERS = {"REQUEST_WEIGHT": "x-mbx-used-weight", "ORDERS": "x-mbx-order-count", "RAW_REQUESTS": ""}
@@ -111,14 +116,29 @@ class Ticket(msgspec.Struct):
     marks: tuple[tuple[_Window, int, int, int, int], ...]
 
 
+class Pauses(Protocol):
+    """What a host told this machine to wait for, over restarts: until when, in ms UTC by this machine, and why."""
+
+    def pause(self, host: str) -> tuple[int, str] | None: ...
+
+    def keep_pause(self, host: str, until_ms: int, reason: str) -> None: ...
+
+
 class Budget:
     """The limits of one host. Thread-safe; nothing waits in it: who may not go is told when.
 
-    `now_ms` is the exchange's clock throughout; holds run on the monotonic clock.
+    `now_ms` is the exchange's clock throughout; holds run on the monotonic clock. `on_pause` is told of each hold of
+    everything, in ms from now, and why.
     """
 
-    def __init__(self, clock: Clock, limits: Iterable[RateLimit] = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        limits: Iterable[RateLimit] = DEFAULT_LIMITS,
+        on_pause: Callable[[int, str], None] = lambda *_: None,
+    ) -> None:
         self._clock = clock
+        self._on_pause = on_pause
         self._lock = threading.Lock()
         self._windows: dict[tuple[str, str, int], _Window] = {}
         self._holds: dict[Hold, tuple[int, str]] = {}
@@ -190,8 +210,11 @@ class Budget:
         """Let nothing of a kind leave for `wait_ms`; a longer hold of that kind stays."""
         with self._lock:
             until = self._clock.monotonic_ms() + wait_ms
-            if until > self._holds.get(hold, (0, ""))[0]:
-                self._holds[hold] = (until, reason)
+            if until <= self._holds.get(hold, (0, ""))[0]:
+                return
+            self._holds[hold] = (until, reason)
+        if hold is Hold.ALL:
+            self._on_pause(wait_ms, reason)
 
     def _refuse_held(self, priority: Priority, is_order: bool) -> None:
         now = self._clock.monotonic_ms()
@@ -207,14 +230,31 @@ class Budget:
 
 
 class Budgets:
-    """One budget a host, so that market data and trading at the same one share it. Thread-safe."""
+    """One budget a host, so that market data and trading at the same one share it. Thread-safe.
 
-    def __init__(self, clock: Clock) -> None:
+    What a host said before this process began is heeded too, by `pauses`: who goes on asking is banned for longer.
+    """
+
+    def __init__(self, clock: Clock, pauses: Pauses | None = None) -> None:
         self._clock = clock
+        self._pauses = pauses
         self._lock = threading.Lock()
         self._budgets: dict[str, Budget] = {}
 
     def of(self, rest_url: str) -> Budget:
         """Return the budget of an address: scheme, host and port."""
+        address = rest_url.rstrip("/").lower()
         with self._lock:
-            return self._budgets.setdefault(rest_url.rstrip("/").lower(), Budget(self._clock))
+            if address not in self._budgets:
+                self._budgets[address] = self._new(urlsplit(address).netloc)
+            return self._budgets[address]
+
+    def _new(self, host: str) -> Budget:
+        pauses, clock = self._pauses, self._clock
+        if pauses is None:
+            return Budget(clock)
+        budget = Budget(clock, on_pause=lambda ms, reason: pauses.keep_pause(host, clock.now_ms() + ms, reason))
+        kept = pauses.pause(host)
+        if kept is not None and kept[0] > clock.now_ms():
+            budget.hold(Hold.ALL, min(kept[0] - clock.now_ms(), LONGEST_BAN_MS), kept[1])
+        return budget
