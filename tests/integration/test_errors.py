@@ -106,8 +106,11 @@ def test_rules_that_the_exchange_changed_are_read_again(tmp_path):
     ids=["429", "418", "-1015"],
 )
 def test_a_limit_is_obeyed_to_the_second(tmp_path, kind, values, held):
-    """With one strike a single request too early would become a ban of a minute."""
-    with desk(tmp_path) as at, at.running_bot():
+    """With one strike a single request too early would become a ban of a minute.
+
+    No order waits for a price of the book, which could not be asked for either: that would be another refusal.
+    """
+    with desk(tmp_path, BOT_MAX_PRICE_DEVIATION="0") as at, at.running_bot():
         at.trades("BTCUSDT", "BUY")
         # The hold begins with a request after this, and before an order was held back.
         earliest_end = time.monotonic() + HOLDS_MS / 1000
