@@ -73,6 +73,7 @@ class AccountActor(Actor):
         self._stops = stops
         self._suspected: frozenset[str] = frozenset()
         self._said: tuple[str, ...] = ()
+        self._error = ""  # why the last comparison came to nothing
         self._is_comparing = False
         self._next: Timer | None = None
         self._is_soon = False
@@ -233,8 +234,11 @@ class AccountActor(Actor):
                 self._on_freed(Freed(symbol))
             else:
                 self.context.tell(addresses.PORTFOLIO, Freed(symbol))
+        is_new_error = compared.error != self._error
+        self._error = compared.error
         if compared.error:
-            self._notice("warning", f"book and account are not compared yet: {compared.error}")
+            if is_new_error:
+                self._notice("warning", f"book and account are not compared yet: {compared.error}")
             self._compare_in(self._settings.soon_ms)
             return
         for line in compared.lines:

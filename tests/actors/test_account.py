@@ -338,3 +338,9 @@ def test_where_the_exchange_did_not_answer_it_is_asked_again_soon(bench):
     bench.take(Compared(error="away"))
     assert bench.context.armed[-1] == (2_000, Compare())
     assert any("not compared yet: away" in text for text in bench.notices())
+
+
+def test_why_nothing_was_compared_is_said_once_while_it_lasts(bench):
+    whys = ("away", "away", "banned", "banned", "", "away")
+    bench.take(*(Compared(error=why) for why in whys))
+    assert [text.rpartition(": ")[2] for text in bench.notices()] == ["away", "banned", "away"]
