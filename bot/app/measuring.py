@@ -28,8 +28,8 @@ class Measures:
     """Fills the table. Thread-safe.
 
     `weights` gives the request weight used by host, `lags` the klines on a topic that are not stored yet, by topic;
-    `idle` are the last closes of symbols that the book holds and this
-    run does not trade. `peak_profit` is the most that the book ever brought (quote asset), as far as is known.
+    `idle` are the last closes of symbols that the book holds and this run does not trade. `peak_profit` is the most
+    that the book ever brought (quote asset), as far as is known.
     """
 
     def __init__(
