@@ -8,8 +8,9 @@ import msgspec
 class Kline(msgspec.Struct, frozen=True, gc=False):
     """One kline update of one symbol. Times are ms UTC, prices in the quote asset, `volume` in the base asset.
 
-    `event_time` of a closed kline is its `close_time`, whatever its source; `received_event_time` is the stream's
-    own event time, None for klines that came from REST or a file. `quote_volume` is None where it is unknown.
+    `event_time` of a closed kline is its `close_time`, whatever its source, and no open kline has that one: (symbol,
+    open_time, event_time) names a message. `received_event_time` is the stream's own event time, None for klines that
+    came from REST or a file. `quote_volume` is None where it is unknown.
     """
 
     symbol: str

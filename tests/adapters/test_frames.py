@@ -48,6 +48,14 @@ def test_a_closed_kline_happened_at_its_close_time_whatever_the_stream_says():
     assert (kline.is_closed, kline.event_time, kline.received_event_time) == (True, CLOSE_TIME, CLOSE_TIME + 37)
 
 
+def test_no_open_kline_has_the_event_time_of_the_closed_one():
+    """A reader of the topic that drops what it has seen by (symbol, open_time, event_time) must see both."""
+    kline = decoded(a_frame(E=CLOSE_TIME))
+    assert (kline.event_time, kline.received_event_time) == (CLOSE_TIME - 1, CLOSE_TIME)
+    later = decoded(a_frame(E=CLOSE_TIME + 1))
+    assert (later.event_time, later.received_event_time) == (CLOSE_TIME + 1, CLOSE_TIME + 1)
+
+
 def test_a_combined_frame_is_the_same_kline():
     assert decoded({"stream": "btcusdt@kline_1m", "data": a_frame()}) == decoded(a_frame())
 

@@ -78,7 +78,7 @@ def judge_frame(data):
         assert numbers == tuple(Decimal(candle[key]) for key in "ohlcvq")
         assert (kline.open_time, kline.close_time) == (candle["t"], candle["T"])
         assert (kline.symbol, kline.interval, kline.is_closed) == (candle["s"], candle["i"], candle["x"])
-        assert kline.event_time == (candle["T"] if candle["x"] else event["E"])
+        assert kline.event_time == (candle["T"] if candle["x"] else event["E"] - (event["E"] == candle["T"]))
     return kline
 
 

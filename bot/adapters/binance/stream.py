@@ -89,12 +89,17 @@ def decode_frame(frame: bytes) -> Kline | None:
         raise BadFrame(f"a kline without `{'k' if candle is None else 'E'}`")
     if candle.s != event.s or candle.t > candle.T:
         raise BadFrame("a kline that contradicts itself in symbol or times")
+    if candle.x:
+        event_time = candle.T
+    else:
+        # The closed kline's own, by which readers and order ids tell it from every other of its open_time.
+        event_time = time if time != candle.T else time - 1
     return Kline(
         symbol=candle.s,
         interval=candle.i,
         open_time=candle.t,
         close_time=candle.T,
-        event_time=candle.T if candle.x else time,
+        event_time=event_time,
         open=Decimal(candle.o),
         high=Decimal(candle.h),
         low=Decimal(candle.l),
