@@ -89,17 +89,14 @@ def decode_frame(frame: bytes) -> Kline | None:
         raise BadFrame(f"a kline without `{'k' if candle is None else 'E'}`")
     if candle.s != event.s or candle.t > candle.T:
         raise BadFrame("a kline that contradicts itself in symbol or times")
-    if candle.x:
-        event_time = candle.T
-    else:
-        # The closed kline's own, by which readers and order ids tell it from every other of its open_time.
-        event_time = time if time != candle.T else time - 1
+    # An open one never has the closed one's, by which readers and order ids tell that from all others of its open_time.
+    event_time_if_open = time - (time == candle.T)
     return Kline(
         symbol=candle.s,
         interval=candle.i,
         open_time=candle.t,
         close_time=candle.T,
-        event_time=event_time,
+        event_time=candle.T if candle.x else event_time_if_open,
         open=Decimal(candle.o),
         high=Decimal(candle.h),
         low=Decimal(candle.l),
