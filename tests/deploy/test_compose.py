@@ -51,8 +51,9 @@ def test_the_tables_are_made_before_the_bot_starts(dynalite: Dynalite, table_pre
     assert service["command"][:3] == ["python", "-m", "bot.main"]
     done = command(*service["command"][3:], cwd=tmp_path, **variables)
     assert done.returncode == 0, done.stdout + done.stderr
-    made = aws_client("dynamodb", dynalite.url).list_tables()["TableNames"]
-    assert {f"{table_prefix}Crypto_Table", f"{table_prefix}Crypto_Trades"} <= set(made)
+    client = aws_client("dynamodb", dynalite.url)
+    for name in ("Crypto_Table", "Crypto_Trades"):
+        assert client.describe_table(TableName=f"{table_prefix}{name}")["Table"]["TableStatus"] == "ACTIVE"
 
 
 def test_its_services_have_what_the_image_is_promised() -> None:
