@@ -40,7 +40,7 @@ def _first_line(path: str) -> str | None:
     """Return a file's text, None if there is no such file; one that cannot be read counts as there."""
     try:
         os.stat(path)  # there is none, as a rule, and this tells it in a tenth of the time
-        return Path(path).read_text("utf-8", "replace").strip() or "no reason given"
+        return Path(path).read_text("utf-8", "replace").strip() or "without a reason"
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -2,11 +2,10 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -32,7 +31,7 @@ from bot.app.account import account_name, admit, spending
 from bot.app.archiving import Archiving, change_of_store
 from bot.app.commands import Commands
 from bot.app.control import ControlServer
-from bot.app.data_directory import DataDirectory, Identity
+from bot.app.data_directory import DataDirectory, DataDirectoryError, Identity
 from bot.app.health import Watchdog, stuck, trouble
 from bot.app.keys import Keys, find_keys
 from bot.app.market_watch import TICK_MS, MarketWatch
@@ -40,6 +39,7 @@ from bot.app.measuring import Measures
 from bot.app.metering import Metering, peak_profit
 from bot.app.places import EXCHANGE_TIMEOUTS_MS, WITH_ACCOUNT, Urls, exchange_name, places
 from bot.app.publishing import BATCH_MS, Publishing, published_klines
+from bot.app.reaching import Reaching
 from bot.app.snapshot import BALANCES_NOTE, Snapshot, SymbolView, encode_balances, stored_views, take_snapshot
 from bot.app.trading import (
     RULES_NOTE,
@@ -61,9 +61,7 @@ from bot.messages import BalancesReported, BookOpened, Compared, Flatten, Notice
 from bot.ports import (
     Consequence,
     Exchange,
-    ExchangeBusy,
     ExchangeError,
-    ExchangeUnavailable,
     MarketStream,
     Outbox,
     StoreError,
@@ -74,8 +72,6 @@ from bot.supervision import ActorSystem, SystemClock
 
 if TYPE_CHECKING:
     from bot.adapters.kafka.market import KafkaMarketStream
-
-T = TypeVar("T")
 
 STOP_DEADLINE_MS = 8_000
 """Of the ten seconds that a stop may take; the rest is for the embedded exchange and the files."""
@@ -88,18 +84,7 @@ WARM_CONNECTIONS = 8
 
 YEAR_MS = 31_536_000_000
 
-AWAY_MS, BUSY_MS = 15_000, 75_000
-"""How long a start waits for an exchange that does not answer, and for one whose limit for this minute is reached."""
-
 WALLET_NOTE = "wallet"
-
-
-class StartError(Exception):
-    """The bot cannot start; the text is one line with the fix."""
-
-
-class StartCancelled(Exception):
-    """The bot was told to stop before it had started."""
 
 
 class BotSystem:
@@ -126,7 +111,7 @@ class BotSystem:
         self._control: ControlServer | None = None
         self._log = LocalLog(self.directory.path / "spool")
         self._stopping = threading.Event()
-        self._cancelled = self._stopping
+        self._reaching = Reaching(self._clock, self._stopping)
         self._idle: tuple[SymbolView, ...] = ()
         self._flattened: dict[str, int] = {}
         self._watch: MarketWatch | None = None
@@ -144,7 +129,7 @@ class BotSystem:
         Raises DataDirectoryError, ConfigError, StartError, StartCancelled, StoreError, ConfigurationRefused,
         KeysUnavailable, SimulatorError; nothing is left running then.
         """
-        self._cancelled = cancelled or self._stopping
+        self._reaching = Reaching(self._clock, cancelled or self._stopping)
         try:
             self._start()
         except BaseException:
@@ -180,12 +165,12 @@ class BotSystem:
         history = BinanceMarketHistory(urls.market_rest, self._clock, *EXCHANGE_TIMEOUTS_MS, *market)
         exchange: Exchange
         if account is None:
-            rules = self._reached(lambda: history.rules(settings.symbols), urls.market_rest)
+            rules = self._reaching.answer(lambda: history.rules(settings.symbols), urls.market_rest)
             exchange = PaperExchange(rules, sizing_parameters(settings), self._clock, self._next_trade_id())
         else:
             exchange = account
-            rules = self._reached(lambda: exchange.rules(settings.symbols), urls.trading_rest)
-        self._reached(history.now_ms, urls.market_rest)
+            rules = self._reaching.answer(lambda: exchange.rules(settings.symbols), urls.trading_rest)
+        self._reaching.answer(history.now_ms, urls.market_rest)
         rules = self._with_rules_of_the_book(rules)
         quote_asset = one_quote_asset(rules)
         self._idle = stored_views(
@@ -231,7 +216,13 @@ class BotSystem:
         """Open history, journal and outboxes, and make whole what a process that died left of them."""
         settings, directory = self.settings, self.directory
         # Each is kept before the next is opened: `stop` closes what there is.
+        has_journal = directory.orders.exists()
         store = self._store = SqliteStore(directory.history)
+        if not has_journal and store.trade_count():
+            raise DataDirectoryError(
+                f"{directory.path} has trades in {directory.history.name} but no {directory.orders.name}, which says "
+                "what is held; restore it or use another --data-dir"
+            )
         journal = self._journal = SqliteJournal(directory.orders)
         formerly = account_name(None, keys.key) if settings.mode in WITH_ACCOUNT else None
         if settings.kafka.bootstrap_servers:
@@ -417,8 +408,8 @@ class BotSystem:
 
         Raises ConfigurationRefused, StartError, DataDirectoryError.
         """
-        rights = self._reached(lambda: admit(account, self.settings.mode), urls.trading_rest)
-        uid = self._reached(account.uid, urls.trading_rest)
+        rights = self._reaching.answer(lambda: admit(account, self.settings.mode), urls.trading_rest)
+        uid = self._reaching.answer(account.uid, urls.trading_rest)
         identity = msgspec.structs.replace(identity, account=account_name(uid, keys.key))
         self.directory.belong_to(identity, formerly=account_name(None, keys.key))
         return identity, rights
@@ -441,7 +432,7 @@ class BotSystem:
         if wallet is None and self.settings.mode is Mode.PAPER:
             wallet = plain(self.settings.cash)
         elif wallet is None:
-            wallet = plain(self._reached(lambda: exchange.free_balance(quote_asset), "the exchange"))
+            wallet = plain(self._reaching.answer(lambda: exchange.free_balance(quote_asset), "the exchange"))
         self._journal.set_note(WALLET_NOTE, wallet)
         capital = self.settings.capital
         usable = Decimal(wallet) if capital is None else min(Decimal(wallet), capital)
@@ -477,36 +468,6 @@ class BotSystem:
             return comparison.told
         except (ExchangeError, StoreError) as error:
             return Compared(error=str(error))
-
-    def _reached(self, question: Callable[[], T], where: str) -> T:
-        """Ask a question that the start depends on; an exchange that is away gets some seconds to come back."""
-        began = self._clock.monotonic_ms()
-        while True:
-            try:
-                return self._asked(question)
-            except ExchangeUnavailable as error:
-                patience_ms = BUSY_MS if isinstance(error, ExchangeBusy) else AWAY_MS
-                if self._clock.monotonic_ms() - began > patience_ms:
-                    raise StartError(f"{where} cannot be reached: {error}; check address and network") from None
-                if self._cancelled.wait(0.5):
-                    raise StartCancelled from None
-
-    def _asked(self, question: Callable[[], T]) -> T:
-        """Ask on a thread of its own: a start that is cancelled waits for no exchange that takes its time."""
-        answer: Future[T] = Future()
-
-        def ask() -> None:
-            try:
-                answer.set_result(question())
-            except BaseException as error:
-                answer.set_exception(error)
-
-        if not self._cancelled.is_set():
-            threading.Thread(target=ask, name="start", daemon=True).start()
-        while not self._cancelled.is_set():
-            if wait([answer], 0.1).done:
-                return answer.result()
-        raise StartCancelled
 
     def _trader_settings(self, symbol: str) -> TraderSettings:
         settings = self.settings

@@ -107,7 +107,7 @@ STATUSES = {
     ),
     **dict.fromkeys(
         (
-            "bot.app.system.StartError",
+            "bot.app.reaching.StartError",
             "bot.app.replay.ReplayError",
             "bot.app.rebuild.RebuildError",
             "bot.ports.StoreError",

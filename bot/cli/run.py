@@ -13,8 +13,9 @@ import structlog
 
 from bot.app.account import limits_of_live
 from bot.app.keys import need_keys
+from bot.app.reaching import StartCancelled
 from bot.app.snapshot import Snapshot
-from bot.app.system import BotSystem, StartCancelled
+from bot.app.system import BotSystem
 from bot.cli.logs import log_to_file, log_to_output
 from bot.cli.signals import stopped_by_signals
 from bot.cli.view import LiveView, summary

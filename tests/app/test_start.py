@@ -1,4 +1,4 @@
-"""A start that is cancelled waits for no exchange."""
+"""What ends a start: a wish that comes while the exchange does not answer, a book of which the half is missing."""
 
 import threading
 from contextlib import closing
@@ -6,9 +6,13 @@ from contextlib import closing
 import pytest
 
 import bot.app.system as app
-from bot.app.system import BotSystem, StartCancelled
+from bot.adapters.sqlite import SqliteStore
+from bot.app.data_directory import DataDirectory, DataDirectoryError
+from bot.app.reaching import StartCancelled
+from bot.app.system import BotSystem
 from bot.config import load_settings
 from tests.adapters.servers import Wire
+from tests.contract.test_store import a_trade
 from tests.integration.processes import wait_until
 
 
@@ -35,3 +39,18 @@ def test_a_stop_while_the_exchange_does_not_answer_is_heeded_at_once(tmp_path, m
         cancelled.set()
         starting.join(60)
         assert ends == [StartCancelled]
+
+
+def test_trades_without_the_journal_of_their_orders_are_no_book_to_go_on_with(tmp_path):
+    settings = load_settings({"mode": "demo", "data_dir": tmp_path}, environment={})
+    bot = BotSystem(settings)
+    bot.start()
+    bot.stop()
+    directory = DataDirectory(tmp_path)
+    with SqliteStore(directory.history) as store:
+        store.write([], [a_trade()])
+    directory.orders.unlink()
+    with pytest.raises(DataDirectoryError, match=r"trades in history\.db but no orders\.db.*restore it or use another"):
+        BotSystem(settings).start()
+    assert directory.running_pid() is None
+    assert not directory.orders.exists()
