@@ -4,7 +4,8 @@ Which tests stay together, which start first, and what all of them have to say i
 `scripts/test` runs with pytest-xdist; a run without it has one session and the order of the files.
 """
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from decimal import localcontext
 from typing import Any
 
 import hypothesis
@@ -37,6 +38,13 @@ hypothesis.settings.load_profile("shared machine")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SAID] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """ccxt sets the rounding of the thread that calls it: the next test shall round as if it ran alone."""
+    with localcontext():
+        return (yield)
 
 
 class Scheduling(LoadFileScheduling):

@@ -286,10 +286,17 @@ def rows_of(path, query):
         return connection.execute(query).fetchall()
 
 
-def test_every_message_is_decided_once_and_all_counts_add_up(tmp_path, caplog):
+@pytest.fixture
+def quiet(caplog):
     # What pytest would keep of every death, its traceback's frames included, is all that the dead actor held.
     caplog.set_level(logging.CRITICAL + 1)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("quiet")
+def test_every_message_is_decided_once_and_all_counts_add_up(tmp_path):
     begun = time.monotonic()
     driver = Driver(tmp_path, random.Random(SEED))
     driver.play(MESSAGES)

@@ -148,7 +148,8 @@ def test_alarms_reach_mail_and_phone(stack: Stack) -> None:
 
 
 def test_log_and_dashboard_are_the_bots_own(stack: Stack) -> None:
-    (group,) = stack.client("logs").describe_log_groups(logGroupNamePrefix="/bulkhead/")["logGroups"][:1]
+    name = stack.resources["LogGroup"]
+    (group,) = stack.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
     assert group["retentionInDays"] == 30
     body = stack.client("cloudwatch").get_dashboard(DashboardName="bulkhead-live")["DashboardBody"]
     assert "${" not in body

@@ -243,7 +243,9 @@ def test_an_exception_hurts_no_listener(scene: Scene) -> None:
 
 def test_too_many_failures_at_the_root_stop_the_process(scene: Scene) -> None:
     scene.script.on_message[1] = fail(ValueError("always"))
+    others = set(threading.enumerate())
     scene.start(spec(scene.script, max_restarts=2, on_exceeded=Exceeded.ESCALATE, poison_attempts=9))
+    (guardian,) = (t for t in set(threading.enumerate()) - others if t.name == "guardian")
     scene.tell(1)
     assert scene.escalation.wait(30)
     assert scene.escalated == ["a: more than 2 failures in 30000 ms, last: ValueError: always"]
@@ -253,7 +255,6 @@ def test_too_many_failures_at_the_root_stop_the_process(scene: Scene) -> None:
     scene.clock.advance(250)
     assert thread is not None
     thread.join(30)
-    guardian = next(t for t in threading.enumerate() if t.name == "guardian")
     guardian.join(30)
     assert len(scene.escalated) == 1, "once is enough"
 
