@@ -5,12 +5,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from .address import Address
 from .child import Child, Group, State
 from .directory import Directory
-from .errors import KillRefused
+from .errors import KillRefused, MailboxFull
 from .events import EVENT_TYPES, DeadLetter, Event
 from .guardian import Guardian
 from .incarnation import Incarnation
@@ -273,16 +274,17 @@ class ActorSystem:
     def retry_dead_letter(self, number: int) -> bool:
         """Tell a dead letter's message to its name once more; False if there is no such letter or it is refused.
 
-        One that its name refuses stays a dead letter.
+        One that its name refuses, or has no room for, stays a dead letter.
         """
         found = self._supervision.take_letter(number)
         if found is None:
             return False
         _, child, parcel = found
-        if not self.tell(child.spec.address, parcel.message):
-            self._supervision.put_back(found)
-            return False
-        return True
+        with suppress(MailboxFull):
+            if self.tell(child.spec.address, parcel.message):
+                return True
+        self._supervision.put_back(found)
+        return False
 
     def drop_dead_letter(self, number: int) -> bool:
         """Forget a dead letter; False if there is none of that number."""

@@ -20,7 +20,7 @@ from .. import (
     Strategy,
 )
 from ..spec import History
-from .support import A, B, C, Num, Scene, Scripted, fail, names, once, small, spec
+from .support import WAIT_S, A, B, C, Num, Scene, Scripted, fail, names, once, small, spec
 
 BAD = 13
 
@@ -143,6 +143,24 @@ def test_a_dead_letter_that_its_name_refuses_is_kept_for_a_later_try(scene: Scen
     scene.settle()
     assert scene.handled() == [BAD]
     assert [letter.number for letter in scene.system.dead_letters()] == [1, 3]
+
+
+def test_a_dead_letter_for_which_its_name_has_no_room_is_kept(scene: Scene) -> None:
+    begun, go = threading.Event(), threading.Event()
+    scene.script.on_message[BAD] = fail(ValueError("bad"))
+    scene.script.on_message[7] = lambda actor: (begun.set(), go.wait(WAIT_S))
+    scene.start(spec(scene.script, poison_attempts=1, lane_bounds=small(must=1, put_timeout_ms=20)))
+    scene.tell(BAD)
+    letter = scene.recorder.wait(DeadLetter)
+    scene.recorder.wait(ActorRestarted)
+    scene.tell(7)
+    assert begun.wait(WAIT_S)
+    scene.tell(8)
+    assert not scene.system.retry_dead_letter(1)
+    assert scene.system.dead_letters() == (letter,)
+    go.set()
+    scene.settle()
+    assert scene.handled() == [7, 8]
 
 
 # Enough
