@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 PATIENCE_MS = 1_500
 """How long a call may be repeated before the archive is told: it pauses itself, and must not be long at a stop."""
 
+CLIENT_WITHIN_S = 10.0
+"""How long a start waits for a client, which needs credentials: of a role, or by a program, they are fetched."""
+
 CLAIM_WITHIN_S = 2.0
-"""How long a start waits to be told whose tables these are. More than PATIENCE_MS, which has better reasons."""
+"""How long it then waits to be told whose tables these are. More than PATIENCE_MS, which has better reasons."""
 
 
 class Archiving:
@@ -46,17 +49,18 @@ class Archiving:
         self._claimed = queue.SimpleQueue[History | Exception]()
 
     def claim(self) -> str:
-        """Make the tables this book's, if they answer within CLAIM_WITHIN_S; else the archive does so before it writes.
+        """Make the tables this book's, if they answer in time; else the archive does so before it writes.
 
         Returns in a line why that is not known yet, nothing once they are this book's. Raises ConfigurationRefused,
         both named, if they are another's.
         """
         history = self._open()
-        # Reads this machine's files, at its own pace, and asks no DynamoDB; what it lacks is told by the question.
-        with suppress(StoreError):
-            history.open()
+        is_made = threading.Event()
 
         def ask() -> None:
+            with suppress(StoreError):  # what the client lacks is told by the question
+                history.open()
+            is_made.set()
             try:
                 self._claimed.put(self._make_ours(history))
             except (ConfigurationRefused, StoreError) as error:
@@ -64,6 +68,9 @@ class Archiving:
 
         # A thread of its own: names that are not resolved and credentials that are fetched have no time-out of ours.
         threading.Thread(target=ask, name="dynamodb-claim", daemon=True).start()
+        if not is_made.wait(CLIENT_WITHIN_S):
+            why = f"no client of AWS within {CLIENT_WITHIN_S:g} s, as where credentials are fetched and do not come"
+            return _not_yet(f"{why}: it is tried again")
         try:
             answer = self._claimed.get(timeout=CLAIM_WITHIN_S)
         except queue.Empty:

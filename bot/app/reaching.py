@@ -1,4 +1,4 @@
-"""Asks an exchange what a start depends on: patiently, and never longer than whoever started it wishes."""
+"""Asks others what a start depends on: an exchange patiently, nobody longer than whoever started it wishes."""
 
 import threading
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class Reaching:
                     raise StartCancelled from None
 
     def _asked(self, question: Callable[[], T]) -> T:
-        """Ask on a thread of its own: a start that is cancelled waits for no exchange that takes its time."""
+        """Ask on a thread of its own: a start that is cancelled waits for nobody who takes his time."""
         answer: Future[T] = Future()
 
         def ask() -> None:

@@ -227,12 +227,12 @@ class BotSystem:
         formerly = account_name(None, keys.key) if settings.mode in WITH_ACCOUNT else None
         if settings.kafka.bootstrap_servers:
             self._publishing = Publishing(settings, directory.outbox, self._clock, formerly)
-            self._publishing.claim(self._book(identity, 0))
+            self._reaching.answer(partial(self._publishing.claim, self._book(identity, 0)), "Kafka")
         if change := change_of_store(settings, directory, store):
             self._say(change)
         if settings.store == "dynamodb":
             self._archiving = Archiving(settings, directory.archive, identity, self._clock, formerly)
-            if not_yet := self._archiving.claim():
+            if not_yet := self._reaching.answer(self._archiving.claim, "DynamoDB"):
                 self._say(not_yet)
         settle(store, self._outboxes, self._clock.now_ms())
         return store, journal

@@ -1,6 +1,7 @@
 """A bot that stores in DynamoDB: it trades whatever that does, what waits is told, and the next process goes on."""
 
 import time
+from contextlib import closing
 
 import pytest
 from rich.console import Console
@@ -18,6 +19,7 @@ from bot.cli.tables import status_table
 from bot.config import load_settings
 from bot.ports import ConfigurationRefused, StoreError
 from bot.supervision import SystemClock
+from tests.adapters.servers import Wire
 from tests.aws.fault_proxy import fault_proxy, silence
 from tests.aws.servers import REGION
 from tests.aws.tables import ClockAt, made, open_history
@@ -134,6 +136,7 @@ PATIENT_MS = 120_000
 def patient(monkeypatch):
     """Whoever asks whose tables these are waits as long as a busy machine needs; to be given PATIENT_MS a handler."""
     monkeypatch.setattr(archiving, "PATIENCE_MS", 60_000)
+    monkeypatch.setattr(archiving, "CLIENT_WITHIN_S", 60.0)
     monkeypatch.setattr(archiving, "CLAIM_WITHIN_S", 60.0)
 
 
@@ -160,6 +163,24 @@ def test_a_start_does_not_wait_for_a_dynamodb_that_gives_no_answer(new_bot, dyna
         proxy.heal()
         await_true(lambda: told(bot)["link"] == "up", 60, "it goes on by itself")
         assert tables.tables.identity()["bot_id"] == "bulkhead", "nothing is written to tables of nobody"
+
+
+@pytest.fixture
+def endless_credentials(monkeypatch):
+    """A role whose credentials are asked for and do not come; yields who is asked."""
+    with closing(Wire(lambda _: b"")) as role:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{role.port}/")
+        yield role
+
+
+def test_a_start_does_not_wait_for_credentials_that_do_not_come(new_bot, endless_credentials, monkeypatch):
+    monkeypatch.setattr(archiving, "CLIENT_WITHIN_S", 0.1)
+    said = []
+    new_bot(NOWHERE, said=said, deadline_ms=PATIENT_MS)
+    (line,) = said
+    assert "all waits on disk: no client of AWS within 0.1 s, as where credentials are fetched and do not come" in line
 
 
 def test_why_the_tables_are_not_reached_is_said_at_the_start(new_bot, dynalite, tables, patient):

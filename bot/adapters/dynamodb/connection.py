@@ -100,7 +100,7 @@ class Connection:
         return f"at {self._aws.endpoint_url}" if self._aws.endpoint_url else f"in {self.region or 'no region'}"
 
     def open(self) -> None:
-        """Make the client, of this machine's files and credentials; DynamoDB is not asked. Raises StoreError."""
+        """Make the client; DynamoDB is not asked, but who has the credentials may be. Raises StoreError."""
         try:
             self._connected()
         except StoreError:

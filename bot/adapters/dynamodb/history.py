@@ -30,7 +30,7 @@ class DynamoHistory:
         self._reader = Reader(self._connection, self.tables, clock)
 
     def open(self) -> None:
-        """Make the client now rather than at the first call; DynamoDB is not asked. Raises StoreError."""
+        """Make the client now rather than at the first call, as `Connection.open`. Raises StoreError."""
         self._connection.open()
 
     def write(self, klines: Sequence[Kline], trades: Sequence[Trade]) -> None:

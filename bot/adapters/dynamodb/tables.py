@@ -87,7 +87,7 @@ class Tables:
 
     def claim(self, mode: str, exchange: str, account: str, bot_id: str, formerly: str | None = None) -> None:
         """Verify both tables and make them this book's, all in the time of one call. Raises as `belong_to`."""
-        self._connection.open()  # not in that time: it depends on this machine alone
+        self._connection.open()  # not in that time: DynamoDB is not asked
         deadline_ms = self._connection.deadline()
         for name in self.names:
             self.verify(name, deadline_ms)
