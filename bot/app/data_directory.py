@@ -253,17 +253,17 @@ class DataDirectory:
         reasons = {"" if name == ENTRIES else name: _first_line(self._stop_files + name) for name in names}
         return self._unwritten_stops | {symbol: reason for symbol, reason in reasons.items() if reason is not None}
 
-    def pause(self, host: str) -> tuple[int, str] | None:
-        """Return until when (ms UTC) a host said to ask it nothing, and why; None if it did not."""
+    def pause(self, host: str) -> tuple[int, int, str] | None:
+        """Return since and until when (ms UTC) a host is to be asked nothing, and why; None if it said nothing."""
         line = _first_line(str(self._pauses_path / _file_name(host))) or ""
-        until, _, reason = line.partition(" ")
-        return (int(until), reason) if re.fullmatch(r"\d{1,15}", until, re.ASCII) else None
+        found = re.fullmatch(r"([0-9]{1,15}) ([0-9]{1,15}) (.*)", line)
+        return (int(found[1]), int(found[2]), found[3]) if found else None
 
-    def keep_pause(self, host: str, until_ms: int, reason: str) -> None:
+    def keep_pause(self, host: str, since_ms: int, until_ms: int, reason: str) -> None:
         """Remember over restarts that a host is to be asked nothing; where that cannot be written, nothing is."""
         with suppress(OSError):
             self._pauses_path.mkdir(exist_ok=True)
-            (self._pauses_path / _file_name(host)).write_text(f"{until_ms} {reason}\n", "utf-8")
+            (self._pauses_path / _file_name(host)).write_text(f"{since_ms} {until_ms} {reason}\n", "utf-8")
 
     def halted(self) -> str | None:
         """Return why no order may leave, None if orders may."""

@@ -273,8 +273,8 @@ class Kept:
         self.pauses = {}
         self.pause = self.pauses.get
 
-    def keep_pause(self, host, until_ms, reason):
-        self.pauses[host] = (until_ms, reason)
+    def keep_pause(self, host, since_ms, until_ms, reason):
+        self.pauses[host] = (since_ms, until_ms, reason)
 
 
 def test_a_ban_is_heeded_to_its_end_by_the_next_process(clock):
@@ -294,7 +294,17 @@ def test_what_stops_orders_alone_is_not_kept_and_no_pause_is_longer_than_the_lon
     kept, url = Kept(), "https://api.binance.com"
     Budgets(clock, kept).of(url).hold(Hold.ENTRIES, 60_000, "HTTP 503")
     assert kept.pauses == {}
-    kept.keep_pause("api.binance.com", clock.now_ms() + 10**12, "by a clock that was wrong")
+    kept.keep_pause("api.binance.com", clock.now_ms(), clock.now_ms() + 10**12, "what no exchange says")
     budget = Budgets(clock, kept).of(url)
     clock.advance(3 * 86_400_000)
+    budget.admit(NOON, 1, Priority.REST)
+
+
+@pytest.mark.parametrize("off_ms", [-10 * 365 * 86_400_000, -3_600_000, 3_600_000])
+def test_a_clock_that_is_wrong_makes_no_pause_longer_than_it_was_told(clock, off_ms):
+    kept, url = Kept(), "https://api.binance.com"
+    began_ms = clock.now_ms() - off_ms
+    kept.keep_pause("api.binance.com", began_ms, began_ms + 60_000, "HTTP 429")
+    budget = Budgets(clock, kept).of(url)
+    clock.advance(60_000)
     budget.admit(NOON, 1, Priority.REST)

@@ -320,22 +320,24 @@ def test_an_identity_that_cannot_be_read_is_said_with_the_fix(tmp_path):
 def test_a_pause_outlives_the_process(tmp_path):
     directory = DataDirectory(tmp_path)
     assert directory.pause("api.binance.com") is None
-    directory.keep_pause("api.binance.com", 1_795_000_000_123, "HTTP 418")
-    directory.keep_pause("127.0.0.1:8080", 1_795_000_000_999, "HTTP 429")
+    directory.keep_pause("api.binance.com", 1_794_999_880_123, 1_795_000_000_123, "HTTP 418")
+    directory.keep_pause("127.0.0.1:8080", 1_794_999_999_999, 1_795_000_000_999, "HTTP 429")
     again = DataDirectory(directory.path)
-    assert again.pause("api.binance.com") == (1_795_000_000_123, "HTTP 418")
-    assert again.pause("127.0.0.1:8080") == (1_795_000_000_999, "HTTP 429")
+    assert again.pause("api.binance.com") == (1_794_999_880_123, 1_795_000_000_123, "HTTP 418")
+    assert again.pause("127.0.0.1:8080") == (1_794_999_999_999, 1_795_000_000_999, "HTTP 429")
     assert again.pause("../../halt") is None
 
 
-@pytest.mark.parametrize("content", [b"", b"soon", b"\xff\xfe", b"-5 x", b"9" * 5000 + b" x"])
+@pytest.mark.parametrize(
+    "content", [b"", b"soon", b"\xff\xfe", b"-5 7 x", b"5 -7 x", b"5 x", b"1 " + b"9" * 5000 + b" x"]
+)
 def test_a_pause_that_cannot_be_read_is_none(tmp_path, content):
     directory = DataDirectory(tmp_path)
-    directory.keep_pause("host", 1, "HTTP 418")
+    directory.keep_pause("host", 0, 1, "HTTP 418")
     (directory.path / "pauses" / "host").write_bytes(content)
     assert directory.pause("host") is None
 
 
 def test_a_pause_is_not_kept_where_there_is_no_directory(tmp_path):
-    DataDirectory(tmp_path / "none").keep_pause("host", 1, "HTTP 418")
+    DataDirectory(tmp_path / "none").keep_pause("host", 0, 1, "HTTP 418")
     assert not (tmp_path / "none").exists()

@@ -53,7 +53,7 @@ DEFAULT_LIMITS = (
 """What both exchanges allow; in force until exchangeInfo was read."""
 
 LONGEST_BAN_MS = 3 * 86_400_000
-"""Source: Binance, limits; what is kept for longer was written by a clock that was wrong."""
+"""Source: Binance, limits. No pause that is kept is heeded for longer."""
 
 _UNITS_MS = {"SECOND": 1000, "MINUTE": 60_000, "HOUR": 3_600_000, "DAY": 86_400_000}
 _HEADERS = {"REQUEST_WEIGHT": "x-mbx-used-weight", "ORDERS": "x-mbx-order-count", "RAW_REQUESTS": ""}
@@ -117,11 +117,11 @@ class Ticket(msgspec.Struct):
 
 
 class Pauses(Protocol):
-    """What a host told this machine to wait for, over restarts: until when, in ms UTC by this machine, and why."""
+    """What a host told this machine to wait for, over restarts: since when, until when (ms UTC here), and why."""
 
-    def pause(self, host: str) -> tuple[int, str] | None: ...
+    def pause(self, host: str) -> tuple[int, int, str] | None: ...
 
-    def keep_pause(self, host: str, until_ms: int, reason: str) -> None: ...
+    def keep_pause(self, host: str, since_ms: int, until_ms: int, reason: str) -> None: ...
 
 
 class Budget:
@@ -253,8 +253,15 @@ class Budgets:
         pauses, clock = self._pauses, self._clock
         if pauses is None:
             return Budget(clock)
-        budget = Budget(clock, on_pause=lambda ms, reason: pauses.keep_pause(host, clock.now_ms() + ms, reason))
-        kept = pauses.pause(host)
-        if kept is not None and kept[0] > clock.now_ms():
-            budget.hold(Hold.ALL, min(kept[0] - clock.now_ms(), LONGEST_BAN_MS), kept[1])
+
+        def keep(wait_ms: int, reason: str) -> None:
+            pauses.keep_pause(host, clock.now_ms(), clock.now_ms() + wait_ms, reason)
+
+        budget = Budget(clock, on_pause=keep)
+        if kept := pauses.pause(host):
+            since_ms, until_ms, reason = kept
+            # Never for longer than was told, however wrong the clock is or was: exits wait too.
+            left_ms = min(until_ms - clock.now_ms(), until_ms - since_ms, LONGEST_BAN_MS)
+            if left_ms > 0:
+                budget.hold(Hold.ALL, left_ms, reason)
         return budget
