@@ -166,9 +166,11 @@ def halt(arguments: argparse.Namespace) -> int:
     # Who halts without naming a directory means the bot that runs, wherever it was told to.
     others = [] if arguments.data_dir is not None else _running_beside(directory)
     meant = [f"a bot runs on {other}; halt that with: {typed('halt', data_dir=other)}" for other in others]
-    if directory.identity() is None and meant:
-        raise DataDirectoryError(f"nothing is halted, {directory.path} holds no book; {', '.join(meant)}")
-    pid = _held(directory).running_pid()
+    pid = directory.running_pid()
+    if pid is None and not _has_book(directory):
+        if meant:
+            raise DataDirectoryError(f"nothing is halted, {directory.path} holds no book; {', '.join(meant)}")
+        _held(directory)
     bot_here = "no bot runs there now" if pid is None else f"the bot there, process {pid}, goes on without orders"
     before = directory.halted()
     if before is None:
@@ -188,6 +190,14 @@ def halt(arguments: argparse.Namespace) -> int:
     for line in meant:
         print(f"NOT halted: {line}")
     return 0
+
+
+def _has_book(directory: DataDirectory) -> bool:
+    """Whether a directory holds a book, if only one that does not tell whose it is: that is no matter of a halt."""
+    try:
+        return directory.identity() is not None
+    except DataDirectoryError:
+        return directory.path.is_dir()
 
 
 def _running_beside(directory: DataDirectory) -> list[Path]:

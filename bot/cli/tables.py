@@ -189,8 +189,9 @@ def status_table(status: Mapping[str, Any]) -> RenderableType:
         Text(f"STOPPED, no order of it leaves: {_stop(symbol, reason)}", "bold")
         for symbol, reason in status.get("stopped", {}).items()
     ]
+    asked = "the exchange is asked" if status["running"] else "the next run asks the exchange"
     unknown = [
-        Text(f"UNKNOWN, the exchange is asked: {_unknown(symbol, order)}", "bold")
+        Text(f"UNKNOWN, {asked}: {_unknown(symbol, order)}", "bold")
         for symbol, view in status["symbols"].items()
         for order in view.get("unknown", ())
     ]

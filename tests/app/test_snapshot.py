@@ -66,5 +66,7 @@ def test_an_order_of_unknown_fate_is_shown_while_no_bot_runs(tmp_path):
     journal.set_note(RULES_NOTE, encode_rules({"BTCUSDT": rules_of()}))
     journal.record(an_intent(client_order_id="bh-8"))
     journal.close()
-    (shown,) = stored_snapshot(directory).as_json()["symbols"]["BTCUSDT"]["unknown"]
+    status = stored_snapshot(directory).as_json()
+    (shown,) = status["symbols"]["BTCUSDT"]["unknown"]
     assert shown["client_order_id"] == "bh-8"
+    assert any(line.startswith("UNKNOWN, the next run asks the exchange: BUY 1 BTCUSDT") for line in printed(status))

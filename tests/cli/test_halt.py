@@ -38,3 +38,31 @@ def test_a_halt_of_another_book_names_the_bot_that_goes_on(live, capsys):
     assert main(["halt", "--data-dir", "data/live"]) == 0
     assert "NOT halted" not in capsys.readouterr().out
     assert live.halted()
+
+
+@pytest.mark.parametrize("identity", ["", "{", None])
+def test_a_halt_does_not_hang_on_whose_book_it_is(live, capsys, identity):
+    """One whose file is damaged, or that has not asked the exchange yet whose account it is."""
+    file = live.path / "identity.json"
+    if identity is None:
+        file.unlink()
+    else:
+        file.write_text(identity)
+    assert main(["halt", "--data-dir", "data/live"]) == 0
+    assert "goes on without orders" in capsys.readouterr().out
+    assert live.halted()
+
+
+def test_a_halt_of_a_damaged_book_holds_for_its_next_run(live):
+    live.release()
+    (live.path / "identity.json").write_text("{")
+    assert main(["halt", "--data-dir", "data/live"]) == 0
+    assert live.halted()
+
+
+def test_a_halt_where_there_is_no_book_is_refused(live, capsys):
+    (live.path.parent / "file").touch()
+    assert main(["halt", "--data-dir", "data"]) == 2
+    assert "data holds no book" in capsys.readouterr().err
+    assert main(["halt", "--data-dir", "data/file"]) == 2
+    assert "data/file/identity.json: cannot be read" in capsys.readouterr().err
