@@ -215,13 +215,13 @@ class BotSystem:
     def _open_books(self, identity: Identity, keys: Keys) -> tuple[SqliteStore, SqliteJournal]:
         """Open history, journal and outboxes, and make whole what a process that died left of them."""
         settings, directory = self.settings, self.directory
+        lacks = "no" if not directory.orders.exists() else "an empty" if not directory.orders.stat().st_size else ""
         # Each is kept before the next is opened: `stop` closes what there is.
-        has_journal = directory.orders.exists()
         store = self._store = SqliteStore(directory.history)
-        if not has_journal and store.trade_count():
+        if lacks and store.trade_count():
             raise DataDirectoryError(
-                f"{directory.path} has trades in {directory.history.name} but no {directory.orders.name}, which says "
-                "what is held; restore it or use another --data-dir"
+                f"{directory.path} has trades in {directory.history.name} but {lacks} {directory.orders.name}, which "
+                "says what is held; restore it or use another --data-dir"
             )
         journal = self._journal = SqliteJournal(directory.orders)
         formerly = account_name(None, keys.key) if settings.mode in WITH_ACCOUNT else None

@@ -165,7 +165,8 @@ def halt(arguments: argparse.Namespace) -> int:
     directory = directory_of(arguments, must_exist=False)
     # Who halts without naming a directory means the bot that runs, wherever it was told to.
     others = [] if arguments.data_dir is not None else _running_beside(directory)
-    meant = [f"a bot runs on {other}; halt that with: {typed('halt', data_dir=other)}" for other in others]
+    words = ("halt", "--flatten") if arguments.flatten else ("halt",)
+    meant = [f"a bot runs on {other}; halt that with: {typed(*words, data_dir=other)}" for other in others]
     pid = directory.running_pid()
     if pid is None and not _has_book(directory):
         if meant:

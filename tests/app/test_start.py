@@ -80,3 +80,7 @@ def test_trades_without_the_journal_of_their_orders_are_no_book_to_go_on_with(tm
         BotSystem(settings).start()
     assert directory.running_pid() is None
     assert not directory.orders.exists()
+    directory.orders.touch()
+    with pytest.raises(DataDirectoryError, match=r"trades in history\.db but an empty orders\.db"):
+        BotSystem(settings).start()
+    assert directory.orders.stat().st_size == 0

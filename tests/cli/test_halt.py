@@ -24,6 +24,8 @@ def test_a_halt_that_finds_no_book_names_the_bot_that_runs(live, capsys):
     assert said.startswith("nothing is halted, data/demo holds no book; a bot runs on data/live; halt that with: ")
     assert said.endswith(" halt --data-dir data/live\n")
     assert live.halted() is None
+    assert main(["halt", "--flatten"]) == 2
+    assert capsys.readouterr().err.endswith(" halt --flatten --data-dir data/live\n")
 
 
 def test_a_halt_of_another_book_names_the_bot_that_goes_on(live, capsys):
