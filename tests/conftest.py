@@ -5,6 +5,7 @@ Which tests stay together, which start first, and what all of them have to say i
 """
 
 from collections.abc import Generator, Iterable
+from contextlib import suppress
 from decimal import localcontext
 from typing import Any
 
@@ -34,6 +35,12 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("shared machine")
+# Nor may they depend on what else was loaded into the process: hypothesis draws constants of such modules too.
+with suppress(ImportError, AttributeError):  # older ones draw none
+    from hypothesis.internal.conjecture import providers
+
+    _NONE = providers.Constants()
+    providers._get_local_constants = lambda: _NONE
 
 
 def pytest_configure(config: pytest.Config) -> None:
