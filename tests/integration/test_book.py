@@ -11,6 +11,7 @@ from bot.app.data_directory import DataDirectory
 from bot.app.snapshot import stored_snapshot
 from tests.integration.desk import desk
 from tests.integration.processes import ExchangeProcess, Program, command, status_of, told, wait_until
+from tests.support.ports import unused_port
 
 EAGER = {"BOT_BUY_DROP": "0.0004", "BOT_SELL_RISE": "0.0004"}
 
@@ -60,9 +61,7 @@ def test_the_wallet_of_an_account_shows_what_the_exchange_holds(tmp_path):
 @pytest.mark.parametrize("answers", [False, True])
 def test_a_start_that_waits_for_the_exchange_is_called_off_in_order(tmp_path, answers):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        if not answers:
-            server.close()
+        address = f"http://127.0.0.1:{server.getsockname()[1] if answers else unused_port()}"
         settings = {
             "BOT_EXCHANGE__REST_URL": address,
             "BOT_EXCHANGE__WS_URL": address.replace("http", "ws"),

@@ -26,7 +26,7 @@ from binance_sdk_spot.spot import Spot
 from tests.simulator.support import LiveClient, running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def exchange() -> Iterator[LiveClient]:
     with running(interval_ms=500, seed=11) as client:
         yield client

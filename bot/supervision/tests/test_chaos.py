@@ -121,7 +121,7 @@ def test_an_action_that_raises_does_not_end_the_machines_clock(caplog: pytest.Lo
         clock.call_later(0, partial(_raise, error))
     clock.call_later(1, rang.set)
     assert rang.wait(WAIT_S)
-    assert [r.getMessage() for r in caplog.records] == ["an action of a timer failed"] * 2
+    assert [r.getMessage() for r in caplog.records].count("an action of a timer failed") == 2
 
 
 def _raise(error: BaseException) -> None:
