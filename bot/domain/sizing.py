@@ -71,7 +71,7 @@ def size_order(
 
     The contract's reasons come first, so that a run against an exchange names them as a backtest does; then what the
     exchange would refuse (`SymbolRules.refusal`), then PRICE and ORDER_RATE. A person's command to sell all is a MARKET
-    order at whatever price, of what the account holds where that is less than the position.
+    order at whatever price, of what the account holds where that is less than the position and can be sold.
     """
     rules, limit = ledger.rules[symbol], None
     if market is not None and parameters.max_slippage_bps is not None and not signal.is_flatten:
@@ -195,10 +195,17 @@ def _size_sell(
     lot = rules.lot(limit is not None)
     share = ONE if signal.sell_all else parameters.sell_fraction
     position = ledger.positions[symbol].quantity
+
+    def sold_of(held: Decimal) -> Decimal:
+        return _capped(floor_to_step(multiply(share, max(ZERO, held)), lot.step_size), lot)
+
+    quantity = sold_of(position)
     if signal.is_flatten and market is not None and ZERO < market.held_base < position:
-        # Somebody took coins of the bot's: what is left of them is sold, where an order for all would be refused.
-        position = market.held_base
-    quantity = _capped(floor_to_step(multiply(share, max(ZERO, position)), lot.step_size), lot)
+        # Somebody took coins of the bot's: what is left of them is sold, where an order for all would be refused. Too
+        # little to be sold may be what was held before the last buy, of whose coins the account has not told yet.
+        left = sold_of(market.held_base)
+        if rules.broken_by(left, close, limit is not None) is None:
+            quantity = left
     broken = rules.broken_by(quantity, close, limit is not None)
     if broken is None:
         return Sized(quantity, ZERO, limit)

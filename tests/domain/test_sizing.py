@@ -303,6 +303,7 @@ def test_a_sells_commission_is_of_the_slipped_quote():
         ("3", 3),  # coins of the bot's are gone: the rest is sold all the same
         ("25", 10),  # others' coins never are
         ("0", 10),  # nothing is known of the account, or nothing is there: the exchange is asked
+        ("0.0001", 10),  # dust: what the last buy brought may not be told yet
     ],
 )
 def test_selling_all_sells_what_is_there_of_the_bots(account_holds, sells):
