@@ -238,3 +238,17 @@ def test_a_handshake_that_comes_byte_by_byte_is_not_waited_for_for_ever(monkeypa
             a_stream(url, connect_timeout_ms=5_000).connect(["BTCUSDT"], "1m")
         server.join(30)
     assert hung_up.is_set()
+
+
+def test_a_name_that_is_looked_up_for_long_is_said_to_be_what_failed(monkeypatch):
+    monkeypatch.setattr(sockets, "CONNECT_STEPS", 0.02)
+
+    def slow(*_, **__):
+        threading.Event().wait(0.5)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with pytest.raises(
+        StreamClosed, match=r"^cannot connect to ws://host\.test: .*Temporary failure in name resolution"
+    ):
+        a_stream("ws://host.test", connect_timeout_ms=5_000).connect(["BTCUSDT"], "1m")

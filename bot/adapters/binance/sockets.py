@@ -137,9 +137,9 @@ class FrameSocket:
 def _end(connecting: websocket.WebSocket, limit_s: float, is_over: threading.Event, is_late: threading.Event) -> None:
     """End a connection that is still being opened after `limit_s`: who waits for its handshake gets an error."""
     while not is_over.wait(limit_s):
-        is_late.set()
         opened = connecting.sock
-        if opened is not None:
+        if opened is not None:  # else a name is looked up, or TCP or TLS under way: what ends them says why
+            is_late.set()
             with suppress(OSError):
                 opened.shutdown(socket.SHUT_RDWR)
 
