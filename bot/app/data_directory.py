@@ -242,14 +242,15 @@ class DataDirectory:
     def stopped_symbols(self) -> dict[str, str]:
         """Return why each stopped symbol was stopped; the empty one stands for all entries.
 
-        Stops that cannot be read stop all entries.
+        Where that cannot be read it is told as a stop of all entries, and `refusal` lets no exit leave either.
         """
         try:
             names = sorted(os.listdir(self._stops_path))
         except (FileNotFoundError, NotADirectoryError):
             names = []
         except OSError as error:
-            return {"": f"{self._stops_path} cannot be read: {error.strerror}"} | self._unwritten_stops
+            reason = f"{self._stops_path} cannot be read: {error.strerror}; exits are stopped too"
+            return {"": reason} | self._unwritten_stops
         reasons = {"" if name == ENTRIES else name: _first_line(self._stop_files + name) for name in names}
         return self._unwritten_stops | {symbol: reason for symbol, reason in reasons.items() if reason is not None}
 

@@ -299,12 +299,13 @@ def test_stopped_entries_let_exits_leave(directory):
     assert directory.refusal("BTCUSDT", Side.BUY) is None
 
 
-def test_stops_that_cannot_be_read_stop_all_entries(directory):
+def test_stops_that_cannot_be_read_stop_all_orders(directory):
     directory.claim(DEMO)
     (directory.path / "stops").symlink_to("stops")  # a loop: of all users' files, the one that root cannot read either
     (reason,) = directory.stopped_symbols().values()
     assert reason.startswith(f"{directory.path}/stops cannot be read: ")
-    assert directory.refusal("BTCUSDT", Side.BUY) is not None
+    assert reason.endswith("; exits are stopped too")
+    assert None not in {directory.refusal("BTCUSDT", side) for side in Side}
 
 
 def test_an_identity_that_cannot_be_read_is_said_with_the_fix(tmp_path):
