@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_origin
 from urllib.parse import urlsplit
@@ -91,12 +92,28 @@ def _topic_prefix(value: str) -> str:
 TopicPrefix = Annotated[str, AfterValidator(_topic_prefix)]
 
 
-def _is_address(value: str) -> bool:
+def _address(schemes: tuple[str, str], example: str, value: str, has_path: bool = False) -> str:
+    """Take nothing, or an address like the example; one with a password in it is not shown: it would be logged."""
+    if not value:
+        return value
+    if "@" in value:
+        raise ValueError("a name or password in an address is not taken, and would be in every log: leave it out")
     try:
         parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, or brackets that do not close
-        return False
+        is_one = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number or too large, or brackets that do not close
+        is_one = False
+    if not is_one or (not has_path and (parts.path.strip("/") or parts.query or parts.fragment)):
+        raise ValueError(f"{_shown(value)} is no address: write it as {example}")
+    return value
+
+
+_HTTP, _WS = ("http", "https"), ("ws", "wss")
+_WS_API = "wss://ws-api.binance.us:443/ws-api/v3"
+RestAddress = Annotated[str, AfterValidator(partial(_address, _HTTP, "https://api.binance.us"))]
+StreamAddress = Annotated[str, AfterValidator(partial(_address, _WS, "wss://stream.binance.us:9443"))]
+WsApiAddress = Annotated[str, AfterValidator(partial(_address, _WS, _WS_API, has_path=True))]
+AwsAddress = Annotated[str, AfterValidator(partial(_address, _HTTP, "http://127.0.0.1:8000", has_path=True))]
 
 
 class _Section(BaseModel):
@@ -107,9 +124,9 @@ class ExchangeSettings(_Section):
     """Where orders go. Empty URLs are those of the profile."""
 
     profile: Literal["com", "us"] = "com"
-    rest_url: str = ""
-    ws_url: str = ""
-    ws_api_url: str = ""
+    rest_url: RestAddress = ""
+    ws_url: StreamAddress = ""
+    ws_api_url: WsApiAddress = ""
     recv_window_ms: int = Field(default=3000, ge=100, le=60000)
 
 
@@ -123,8 +140,8 @@ class MarketDataSettings(_Section):
     source: Literal["exchange", "kafka"] = "exchange"
     topic_prefix: TopicPrefix | None = None
     profile: Literal["", "com", "us"] = ""
-    rest_url: str = ""
-    ws_url: str = ""
+    rest_url: RestAddress = ""
+    ws_url: StreamAddress = ""
 
 
 class AwsSettings(_Section):
@@ -136,7 +153,7 @@ class AwsSettings(_Section):
     """
 
     region: str = ""
-    endpoint_url: str = ""
+    endpoint_url: AwsAddress = ""
     secret_id: str = ""
     ssm_path: str = ""
     table_prefix: str = ""
@@ -151,13 +168,6 @@ class AwsSettings(_Section):
     def _check_region(cls, value: str) -> str:
         if value and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
             raise ValueError(f"{_shown(value)} is no region's name: write it as eu-central-1")
-        return value
-
-    @field_validator("endpoint_url")
-    @classmethod
-    def _check_endpoint_url(cls, value: str) -> str:
-        if value and not _is_address(value):
-            raise ValueError(f"{_shown(value)} is no address: write it as http://127.0.0.1:8000")
         return value
 
     @field_validator("table_prefix")

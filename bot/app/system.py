@@ -73,8 +73,8 @@ from bot.supervision import ActorSystem, SystemClock
 if TYPE_CHECKING:
     from bot.adapters.kafka.market import KafkaMarketStream
 
-STOP_DEADLINE_MS = 8_000
-"""Of the ten seconds that a stop may take; the rest is for the embedded exchange and the files."""
+STOP_DEADLINE_MS, EXCHANGE_STOP_DEADLINE_MS = 8_000, 9_500
+"""Of the ten seconds that a stop may take: when actors, and then the embedded exchange, must have ended."""
 
 NEWS_EVERY_MS = 10_000
 """How often balances are asked for; the clock is measured every few minutes."""
@@ -315,6 +315,7 @@ class BotSystem:
 
     def stop(self) -> tuple[str, ...]:
         """Stop feeds first and persistence last; return the actors that would not stop. Safe to call again."""
+        began_ms = self._clock.monotonic_ms()
         self._stopping.set()
         self._watchdog.stopping()
         if self._control is not None:
@@ -325,7 +326,7 @@ class BotSystem:
         abandoned = self._system.stop(STOP_DEADLINE_MS)
         self._forget_flatten()
         if self._simulator is not None:
-            self._simulator.stop()
+            self._simulator.stop((began_ms + EXCHANGE_STOP_DEADLINE_MS - self._clock.monotonic_ms()) / 1000)
         for database in (self._store, self._journal, self._publishing, self._archiving):
             if database is not None:
                 database.close()

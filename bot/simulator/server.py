@@ -67,15 +67,18 @@ class SimulatedExchange:
             api_secret=exchange.api_secret,
         )
 
-    def stop(self) -> None:
-        """Close every connection, flush the books, end the thread; no error if it is not running."""
+    def stop(self, within_s: float = STOP_WITHIN_S) -> None:
+        """Close every connection, flush the books, end the thread; no error if it is not running.
+
+        A thread that has not ended `within_s` seconds is left behind.
+        """
         thread, loop, ended = self._thread, self._loop, self._ended
         if thread is None:
             return
         if loop is not None and ended is not None:
             with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
                 loop.call_soon_threadsafe(ended.set)
-        thread.join(STOP_WITHIN_S)
+        thread.join(within_s)
         self._thread = self._loop = self._ended = self._exchange = None
 
     def _run(self, exchange: Exchange) -> None:

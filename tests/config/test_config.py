@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bot.app.trading import sizing_parameters
-from bot.config import ConfigError, Mode, load_settings
+from bot.config import ConfigError, ExchangeSettings, Mode, load_settings
 
 
 def test_defaults_are_the_contracts() -> None:
@@ -141,6 +141,34 @@ def test_a_file_may_begin_with_a_byte_order_mark_as_editors_write_it(tmp_path: P
             {"aws": {"endpoint_url": "127.0.0.1:8000"}},
             "aws.endpoint_url: '127.0.0.1:8000' is no address: write it as http://127.0.0.1:8000",
         ),
+        (
+            {"exchange": {"rest_url": "https://api.binance.us/api/v3"}},
+            "exchange.rest_url: 'https://api.binance.us/api/v3' is no address: write it as https://api.binance.us",
+        ),
+        (
+            {"exchange": {"rest_url": "wss://api.binance.us"}},
+            "exchange.rest_url: 'wss://api.binance.us' is no address: write it as https://api.binance.us",
+        ),
+        (
+            {"market_data": {"rest_url": "http://127.0.0.1:99999"}},
+            "market_data.rest_url: 'http://127.0.0.1:99999' is no address: write it as https://api.binance.us",
+        ),
+        (
+            {"market_data": {"ws_url": "ws://[::1"}},
+            "market_data.ws_url: 'ws://[::1' is no address: write it as wss://stream.binance.us:9443",
+        ),
+        (
+            {"exchange": {"ws_api_url": "ws-api.binance.us"}},
+            "exchange.ws_api_url: 'ws-api.binance.us' is no address: write it as wss://ws-api.binance.us:443/ws-api/v3",
+        ),
+        (
+            {"exchange": {"ws_url": "wss://me:pass@127.0.0.1"}},
+            "exchange.ws_url: a name or password in an address is not taken, and would be in every log: leave it out",
+        ),
+        (
+            {"aws": {"endpoint_url": "http://me:pass@127.0.0.1"}},
+            "aws.endpoint_url: a name or password in an address is not taken, and would be in every log: leave it out",
+        ),
         ({"metrics": {"port": 70000}}, "metrics.port: '70000' is refused: it must be at most 65535"),
         ({"fee": "-1"}, "fee: '-1' is refused: it must be at least 0"),
         ({"cash": "0"}, "cash: '0' is refused: it must be above 0"),
@@ -217,3 +245,15 @@ def test_klines_from_a_broker_need_one_and_a_mode_without_a_market_of_its_own() 
         load_settings(environment=kafka | {"BOT_MARKET_DATA__TOPIC_PREFIX": "a b"})
     with pytest.raises(ConfigError, match="demo has a market of its own"):
         load_settings(environment=kafka | {"BOT_MODE": "demo"})
+
+
+@pytest.mark.parametrize(
+    ("rest", "stream", "ws_api"),
+    [
+        ("https://api.binance.com", "wss://stream.binance.com:9443", "wss://ws-api.binance.com:443/ws-api/v3"),
+        ("http://127.0.0.1:8000/", "ws://[::1]:9000/", "ws://localhost/ws-api/v3?returnRateLimits=false"),
+    ],
+)
+def test_addresses_of_an_exchange_are_taken_as_they_are(rest: str, stream: str, ws_api: str) -> None:
+    where = {"rest_url": rest, "ws_url": stream, "ws_api_url": ws_api}
+    assert load_settings({"exchange": where}, None, {}).exchange == ExchangeSettings(**where)
