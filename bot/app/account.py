@@ -5,11 +5,15 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Protocol
 
-from bot.app.data_directory import UID
+from bot.adapters.sqlite import SqliteJournal
+from bot.app.data_directory import UID, DataDirectory
 from bot.app.trading import fingerprint
 from bot.config import ConfigError, Mode, Settings
 from bot.domain.money import multiply, plain
 from bot.ports import ConfigurationRefused
+
+ACCOUNTS_NOTE = "accounts"
+"""In the journal: what the book's account was called, a name a line."""
 
 
 class AccountRights(Protocol):
@@ -58,6 +62,30 @@ def limits_of_live(settings: Settings) -> str:
 def account_name(uid: int | None, api_key: str) -> str:
     """Return the name under which a directory remembers its account: the exchange's own, else one made of the key."""
     return f"{UID}{uid}" if uid is not None else fingerprint(api_key)
+
+
+def note_name(journal: SqliteJournal, name: str) -> frozenset[str]:
+    """Remember what the book's account is called; return all that it was ever called.
+
+    An exchange that tells no number has it named after its API key, and keys are changed: topics and tables that bear
+    an older name stay the book's. Raises StoreError.
+    """
+    names = _names(journal)
+    if name not in names:
+        journal.set_note(ACCOUNTS_NOTE, "\n".join(sorted(names | {name})))
+    return names | {name}
+
+
+def noted_names(directory: DataDirectory) -> frozenset[str]:
+    """Return all that the account of a directory's book was ever called. Raises StoreError."""
+    if not directory.orders.exists():
+        return frozenset()
+    with SqliteJournal.read_only(directory.orders) as journal:
+        return _names(journal)
+
+
+def _names(journal: SqliteJournal) -> frozenset[str]:
+    return frozenset((journal.get_note(ACCOUNTS_NOTE) or "").splitlines())
 
 
 def spending(settings: Settings, host: str, account: str, quote_asset: str, equity: Decimal) -> Iterator[str]:

@@ -36,9 +36,9 @@ class Archiving:
     """What a bot needs to store in DynamoDB, which may be away for as long as it likes."""
 
     def __init__(
-        self, settings: Settings, path: Path, identity: Identity, clock: Clock, formerly: str | None = None
+        self, settings: Settings, path: Path, identity: Identity, clock: Clock, formerly: frozenset[str] = frozenset()
     ) -> None:
-        """Open the outbox. `formerly` is what the account of `identity` was called. Raises StoreError."""
+        """Open the outbox. `formerly` is what the account of `identity` was called too. Raises StoreError."""
         most = settings.aws.outbox_bytes
         self.outbox = SqliteOutbox(path, most, (Kline, Trade), closed_only=settings.store_closed_only)
         alarm = ArchiveSettings(alarm_bytes=min(ArchiveSettings().alarm_bytes, most // 2))

@@ -108,11 +108,11 @@ class DataDirectory:
     def _in_use(self, pid: int | None) -> DataDirectoryError:
         return DataDirectoryError(f"{self.path} is in use by process {pid}; stop that one or give another --data-dir")
 
-    def belong_to(self, identity: Identity, formerly: str | None = None) -> None:
+    def belong_to(self, identity: Identity, formerly: frozenset[str] = frozenset()) -> None:
         """Make the book `identity`'s where it is nobody's; the lock is given up where it is somebody else's.
 
         An account still unknown (empty) is not compared, and nothing is written then. A book whose account was named
-        `formerly` gets the new name.
+        as in `formerly` gets the new name.
 
         Raises DataDirectoryError if the directory belongs to another identity, or cannot be written.
         """
@@ -287,7 +287,7 @@ class DataDirectory:
         entries = unwritten.get("") or _first_line(self._stop_files + ENTRIES)
         return None if entries is None else f"all entries are stopped: {entries}"
 
-    def _check_identity(self, identity: Identity, formerly: str | None) -> None:
+    def _check_identity(self, identity: Identity, formerly: frozenset[str]) -> None:
         known = self.identity()
         if known is None:
             if self.orders.exists() or self.history.exists():
@@ -302,7 +302,7 @@ class DataDirectory:
         differing = {
             key: f"{key} is {value!r}, not {getattr(wanted, key)!r}"
             for key, value in msgspec.structs.asdict(known).items()
-            if value != getattr(wanted, key) and (key != "account" or value != formerly)
+            if value != getattr(wanted, key) and (key != "account" or value not in formerly)
         }
         if differing:
             if known.account == REBUILT:

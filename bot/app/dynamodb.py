@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bot.app.account import noted_names
 from bot.app.data_directory import REBUILT, DataDirectory
 from bot.config import ConfigError, Settings
 from bot.supervision import Clock, SystemClock
@@ -64,6 +65,8 @@ def _book(settings: Settings, directory: DataDirectory, history: "DynamoHistory"
     wanted = _of_settings(settings)
     if ours is not None and ours.mode == settings.mode.value:
         wanted |= {"exchange": ours.exchange, "account": ours.account}
+        if known["account"] in noted_names(directory):
+            del wanted["account"]
     if differing := _differing(known, wanted):
         raise ConfigError(f"belong to another run ({differing}): set another aws.table_prefix")
     return f"a {known['mode']} book of {known['bot_id']}, {known['exchange']}"
@@ -79,8 +82,8 @@ def whose_else(settings: Settings, directory: DataDirectory, history: "DynamoHis
     if known is None:
         return ""
     wanted = _of_settings(settings) if ours is None else msgspec.structs.asdict(ours)
-    if wanted.get("account") == REBUILT:
-        del wanted["account"]
+    if wanted.get("account") == REBUILT or known["account"] in noted_names(directory):
+        wanted.pop("account", None)
     differing = _differing(known, wanted)
     if not differing:
         return ""

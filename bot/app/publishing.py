@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from bot.actors import addresses
 from bot.actors.supervisor import PublishingParts
 from bot.adapters.sqlite import SqliteOutbox
-from bot.app.data_directory import UID, DataDirectory
+from bot.app.account import noted_names
+from bot.app.data_directory import DataDirectory
 from bot.config import KafkaSettings, Settings
 from bot.domain.kline import Kline
 from bot.messages import TOPICS, BookOpened, Notice, Publish
@@ -36,8 +37,8 @@ Book = Callable[[int], BookOpened]
 class Publishing:
     """What a bot needs to publish. Nothing here waits for a broker, which may be away for as long as it likes."""
 
-    def __init__(self, settings: Settings, path: Path, clock: Clock, formerly: str | None = None) -> None:
-        """Open the outbox. `formerly` is what the book's account was called.
+    def __init__(self, settings: Settings, path: Path, clock: Clock, formerly: frozenset[str] = frozenset()) -> None:
+        """Open the outbox. `formerly` is what the book's account was called too.
 
         Raises StoreError, and ConfigurationRefused where no client can be made of the settings.
         """
@@ -119,7 +120,7 @@ class Publishing:
         if theirs is None:
             return None
         wanted = {name: getattr(ours, name) for name in _WHOSE}
-        if theirs.account == self._formerly:
+        if theirs.account in self._formerly:
             del wanted["account"]
         return _refusal(theirs, wanted, self._kafka.topic_prefix)
 
@@ -169,7 +170,8 @@ def examine_book(settings: Settings, directory: DataDirectory, topics: "Topics",
     """Return in one line whose the topics are.
 
     What a run asks of the exchange is not known here: account and exchange are compared where a directory has them.
-    Raises ConfigurationRefused where they are another bot's or may not be read, ConnectionError, DataDirectoryError.
+    Raises ConfigurationRefused where they are another bot's or may not be read, ConnectionError, DataDirectoryError,
+    StoreError.
     """
     is_there = settings.kafka.topic_prefix + TOPICS[BookOpened] in topics.partitions()
     theirs = _told_book(settings.kafka, settings.aws.region, timeout_s) if is_there else None
@@ -179,8 +181,7 @@ def examine_book(settings: Settings, directory: DataDirectory, topics: "Topics",
     wanted = {"mode": settings.mode.value, "bot_id": settings.bot_id}
     if ours is not None and ours.mode == settings.mode.value:
         wanted |= {"exchange": ours.exchange, "account": ours.account}
-        if ours.account.startswith(UID) and not theirs.account.startswith(UID):
-            # Named after its key, as before the exchange told its number: a run knows the key, and judges.
+        if theirs.account in noted_names(directory):
             del wanted["account"]
     if refusal := _refusal(theirs, wanted, settings.kafka.topic_prefix):
         raise ConfigurationRefused(refusal)

@@ -27,7 +27,7 @@ from bot.adapters.binance import (
 from bot.adapters.local_log import LocalLog
 from bot.adapters.paper import PaperExchange
 from bot.adapters.sqlite import SqliteJournal, SqliteStore
-from bot.app.account import account_name, admit, spending
+from bot.app.account import account_name, admit, note_name, spending
 from bot.app.archiving import Archiving, change_of_store
 from bot.app.commands import Commands
 from bot.app.control import ControlServer
@@ -224,7 +224,9 @@ class BotSystem:
                 "says what is held; restore it or use another --data-dir"
             )
         journal = self._journal = SqliteJournal(directory.orders)
-        formerly = account_name(None, keys.key) if settings.mode in WITH_ACCOUNT else None
+        formerly: frozenset[str] = frozenset()
+        if settings.mode in WITH_ACCOUNT:
+            formerly = note_name(journal, identity.account) | {account_name(None, keys.key)}
         if settings.kafka.bootstrap_servers:
             self._publishing = Publishing(settings, directory.outbox, self._clock, formerly)
             self._reaching.answer(partial(self._publishing.claim, self._book(identity, 0)), "Kafka")
@@ -412,7 +414,7 @@ class BotSystem:
         rights = self._reaching.answer(lambda: admit(account, self.settings.mode), urls.trading_rest)
         uid = self._reaching.answer(account.uid, urls.trading_rest)
         identity = msgspec.structs.replace(identity, account=account_name(uid, keys.key))
-        self.directory.belong_to(identity, formerly=account_name(None, keys.key))
+        self.directory.belong_to(identity, formerly=frozenset([account_name(None, keys.key)]))
         return identity, rights
 
     def _say_what_may_be_spent(

@@ -5,7 +5,9 @@ from decimal import Decimal
 
 import pytest
 
-from bot.app.account import account_name, admit, limits_of_live, spending
+from bot.adapters.sqlite import SqliteJournal
+from bot.app.account import account_name, admit, limits_of_live, note_name, noted_names, spending
+from bot.app.data_directory import DataDirectory
 from bot.config import ConfigError, Mode, load_settings
 from bot.ports import ConfigurationRefused, ExchangeUnavailable
 
@@ -87,3 +89,13 @@ def test_what_live_may_spend_is_said_in_money():
 def test_the_kind_of_order_is_said():
     lines = [*spending(live(BOT_MAX_SLIPPAGE_BPS="20"), "http://h", "uid 7", "USDT", Decimal(500))]
     assert lines[-1].startswith("LIMIT IOC orders at most 20 bps from the close of BTCUSDT, ")
+
+
+def test_a_book_remembers_all_that_its_account_was_ever_called(tmp_path):
+    directory = DataDirectory(tmp_path)
+    assert noted_names(directory) == frozenset()
+    assert not directory.orders.exists()
+    with SqliteJournal(directory.orders) as journal:
+        assert note_name(journal, "key 1") == {"key 1"}
+        assert note_name(journal, "uid 7") == note_name(journal, "key 1") == {"key 1", "uid 7"}
+    assert noted_names(directory) == {"key 1", "uid 7"}

@@ -190,22 +190,22 @@ def old_book(directory):
 def test_a_book_named_by_its_key_takes_the_exchanges_name(old_book):
     old_book.belong_to(account(""))
     assert old_book.identity() == BY_KEY
-    old_book.belong_to(account("uid 7"), formerly=BY_KEY.account)
+    old_book.belong_to(account("uid 7"), formerly=frozenset([BY_KEY.account]))
     assert old_book.identity() == account("uid 7")
     # From now on the key may change.
-    old_book.belong_to(account("uid 7"), formerly="ba9876543210")
+    old_book.belong_to(account("uid 7"), formerly=frozenset(["ba9876543210"]))
     assert old_book.identity() == account("uid 7")
 
 
 def test_an_exchange_that_names_no_account_keeps_the_keys_name(old_book):
-    old_book.belong_to(BY_KEY, formerly=BY_KEY.account)
+    old_book.belong_to(BY_KEY, formerly=frozenset([BY_KEY.account]))
     assert old_book.identity() == BY_KEY
 
 
 @pytest.mark.parametrize("new", ["uid 7", "ba9876543210"])
 def test_a_new_key_is_refused_with_the_way_to_go_on(old_book, new):
     with pytest.raises(DataDirectoryError) as caught:
-        old_book.belong_to(account(new), formerly="ba9876543210")
+        old_book.belong_to(account(new), formerly=frozenset(["ba9876543210"]))
     assert "same account with a new API key" in str(caught.value)
     assert f'"account": "{new}" in {old_book.path / "identity.json"}' in str(caught.value)
     assert old_book.running_pid() is None
@@ -218,7 +218,7 @@ def test_a_new_key_is_refused_with_the_way_to_go_on(old_book, new):
 def test_two_accounts_by_the_exchanges_own_names_are_two(directory):
     directory.claim(account("uid 7"))
     with pytest.raises(DataDirectoryError, match=r"account is 'uid 7', not 'uid 8'\); give another --data-dir$"):
-        directory.belong_to(account("uid 8"), formerly="0123456789ab")
+        directory.belong_to(account("uid 8"), formerly=frozenset(["0123456789ab"]))
 
 
 def test_what_differs_is_said_before_the_account_is_known(old_book):
@@ -230,7 +230,7 @@ def test_an_unknown_account_leaves_a_new_directory_unnamed(directory):
     directory.lock()
     directory.belong_to(account(""))
     assert directory.identity() is None
-    directory.belong_to(account("uid 7"), formerly=BY_KEY.account)
+    directory.belong_to(account("uid 7"), formerly=frozenset([BY_KEY.account]))
     assert directory.identity() == account("uid 7")
 
 

@@ -114,7 +114,7 @@ def test_tables_belong_to_one_book(dynalite, table_prefix):
         with pytest.raises(ConfigurationRefused, match=r"belong to another run \(.* is '.*', not '.*'\)") as caught:
             tables.belong_to(*other)
         assert "\n" not in str(caught.value)
-    tables.belong_to("testnet", "com", "key a", "bulkhead", formerly="uid 7")
+    tables.belong_to("testnet", "com", "key a", "bulkhead", formerly=frozenset(["uid 7"]))
     assert tables.identity()["account"] == "key a"
 
 

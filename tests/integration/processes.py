@@ -5,14 +5,16 @@ import os
 import pty
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import requests
@@ -21,6 +23,7 @@ import bot
 from bot.adapters.sqlite import SqliteStore
 from bot.app.control import ControlError, ask
 from bot.ports import StoreError
+from bot.simulator.journal import FILE_NAME
 from tests.support.ports import unused_port
 
 ROOT = Path(bot.__file__).parents[1]
@@ -318,6 +321,14 @@ class ExchangeProcess:
     def kill(self) -> None:
         if self._program is not None:
             self._program.kill()
+
+    def change_key(self) -> None:
+        """Start it again with another API key of the same account."""
+        self.kill()
+        with closing(sqlite3.connect(self._directory / "books" / FILE_NAME)) as books, books:
+            books.execute("UPDATE facts SET value = ? WHERE name = 'api_key'", (token_hex(32),))
+        self.ends = {}
+        self.start()
 
     def state(self) -> dict[str, Any]:
         return dict(self.get("/sim/state"))

@@ -9,6 +9,7 @@ import pytest
 
 from bot.app.account import account_name
 from tests.adapters.test_aws_keys import moto
+from tests.aws.servers import REGION, aws_client, no_credentials_but
 from tests.integration.processes import ExchangeProcess, Program, command, told, wait_until
 
 pytestmark = pytest.mark.slow
@@ -142,6 +143,43 @@ def test_a_book_named_by_its_key_goes_on(tmp_path, exchange, settings):
     assert identity(tmp_path) == by_exchange
     file.write_text(json.dumps({**by_key, "account": account_name(None, "another key")}))
     refused(command(*TESTNET, *BRIEFLY, cwd=tmp_path, **settings), "same account with a new API key", str(file.name))
+
+
+def test_a_new_key_of_the_same_account_takes_book_and_tables_along(tmp_path, dynalite, table_prefix):
+    with ExchangeProcess(tmp_path / "us", 7, 100, "--profile", "us") as exchange:
+        aws = no_credentials_but("a", "b", tmp_path)
+        places = {"REGION": REGION, "ENDPOINT_URL": dynalite.url, "TABLE_PREFIX": table_prefix}
+        aws |= {"BOT_STORE": "dynamodb", **{f"BOT_AWS__{name}": value for name, value in places.items()}}
+        tables = aws_client("dynamodb", dynalite.url)
+
+        def settings():
+            return {**exchange.settings, **aws, "BOT_EXCHANGE__PROFILE": "us"}
+
+        def owner():
+            told = tables.scan(TableName=f"{table_prefix}Crypto_Trades", ConsistentRead=True)["Items"]
+            return [item["account"]["S"] for item in told if "account" in item]
+
+        def runs_on_its_tables(name):
+            with Program(*TESTNET, cwd=tmp_path, settings=settings()) as bot:
+                wait_until(lambda: owner() == [name], 60, "the tables' owner by its name")
+                bot.send(signal.SIGTERM)
+                assert bot.ends(15) == 0, bot.said
+            checked = command("check", "--mode", "testnet", "--data-dir", "data", cwd=tmp_path, **settings())
+            assert "ok    tables' book: a testnet book of bulkhead, us@127.0.0.1" in checked.stdout
+
+        command("check", "--create", cwd=tmp_path, **settings())
+        first = account_name(None, exchange.settings["BOT_API_KEY"])
+        runs_on_its_tables(first)
+        exchange.change_key()
+        second = account_name(None, exchange.settings["BOT_API_KEY"])
+        refused(command(*TESTNET, cwd=tmp_path, **settings()), f'"account": "{second}"')
+        file = tmp_path / "data" / "identity.json"
+        file.write_text(file.read_text().replace(first, second))
+        checked = command("check", "--mode", "testnet", "--data-dir", "data", cwd=tmp_path, **settings())
+        assert "ok    tables' book: a testnet book of bulkhead, us@127.0.0.1" in checked.stdout
+        klines = command("klines", "--json", "--data-dir", "data", cwd=tmp_path, **settings())
+        assert "another bot's" not in klines.stderr
+        runs_on_its_tables(second)
 
 
 def test_keys_from_aws(tmp_path, settings, monkeypatch):

@@ -123,7 +123,7 @@ def test_topics_of_the_same_account_under_its_former_name_are_this_bots(kafka, t
     publish(publisher_of(kafka), [before])
 
     def claim(formerly):
-        topics = Publishing(settings, tmp_path / "outbox.db", SystemClock(), formerly)
+        topics = Publishing(settings, tmp_path / "outbox.db", SystemClock(), frozenset([formerly]))
         try:
             topics.claim(msgspec.structs.replace(before, account="uid 7"))
         finally:

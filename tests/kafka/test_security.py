@@ -20,6 +20,8 @@ from confluent_kafka.admin import (
 
 from bot.adapters.kafka.admin import Topics
 from bot.adapters.kafka.reader import KafkaReader
+from bot.adapters.sqlite import SqliteJournal
+from bot.app.account import note_name
 from bot.app.data_directory import DataDirectory, Identity
 from bot.cli.parser import main
 from bot.config import KafkaSettings
@@ -253,6 +255,8 @@ def test_check_says_whose_the_topics_are(
     directory.path.mkdir()
     directory.belong_to(Identity("demo", "simulated", "uid 7", "bulkhead"))
     # Published before the exchange told the account's number: a run takes it for its own.
+    with SqliteJournal(directory.orders) as journal:
+        note_name(journal, "paper")
     assert checked(broker.servers)[4].startswith("ok    topics' book: a demo book of bulkhead")
     monkeypatch.setenv("BOT_BOT_ID", "other")
     assert checked(broker.servers)[4] == (

@@ -85,7 +85,9 @@ class Tables:
             return f"{self._connection.place}, {billing}"
         return f"{self._connection.place}, {billing}, {self._expiry()}"
 
-    def claim(self, mode: str, exchange: str, account: str, bot_id: str, formerly: str | None = None) -> None:
+    def claim(
+        self, mode: str, exchange: str, account: str, bot_id: str, formerly: frozenset[str] = frozenset()
+    ) -> None:
         """Verify both tables and make them this book's, all in the time of one call. Raises as `belong_to`."""
         self._connection.open()  # not in that time: DynamoDB is not asked
         deadline_ms = self._connection.deadline()
@@ -99,13 +101,13 @@ class Tables:
         exchange: str,
         account: str,
         bot_id: str,
-        formerly: str | None = None,
+        formerly: frozenset[str] = frozenset(),
         deadline_ms: int | None = None,
     ) -> None:
         """Make the tables this book's where they are nobody's, as `DataDirectory.belong_to` does with a directory.
 
         An account still unknown (empty) is not compared, and nothing is written then. A book whose account was named
-        `formerly` gets the new name. Raises ConfigurationRefused, both named, if they are another's.
+        as in `formerly` gets the new name. Raises ConfigurationRefused, both named, if they are another's.
         """
         given = dict(zip(_IDENTITY, (mode, exchange, account, bot_id), strict=True))
         known = self.identity(deadline_ms)
@@ -117,12 +119,12 @@ class Tables:
                 known = self.identity(deadline_ms)
         if known is None:
             return
-        if known["account"] == formerly or not account:
+        if known["account"] in formerly or not account:
             given["account"] = account or known["account"]
         differing = [
             f"{key} is {value!r}, not {given[key]!r}"
             for key, value in known.items()
-            if value != given[key] and (key != "account" or value != formerly)
+            if value != given[key] and (key != "account" or value not in formerly)
         ]
         if differing:
             raise ConfigurationRefused(
