@@ -257,8 +257,8 @@ class DataDirectory:
     def pause(self, host: str) -> tuple[int, int, str] | None:
         """Return since and until when (ms UTC) a host is to be asked nothing, and why; None if it said nothing."""
         line = _first_line(str(self._pauses_path / _file_name(host))) or ""
-        found = re.fullmatch(r"([0-9]{1,15}) ([0-9]{1,15}) (.*)", line)
-        return (int(found[1]), int(found[2]), found[3]) if found else None
+        found = re.fullmatch(r"([0-9]{1,15}) ([0-9]{1,15})( .*)?", line)
+        return (int(found[1]), int(found[2]), (found[3] or "").strip()) if found else None
 
     def keep_pause(self, host: str, since_ms: int, until_ms: int, reason: str) -> None:
         """Remember over restarts that a host is to be asked nothing; where that cannot be written, nothing is."""

@@ -326,6 +326,8 @@ def test_a_pause_outlives_the_process(tmp_path):
     again = DataDirectory(directory.path)
     assert again.pause("api.binance.com") == (1_794_999_880_123, 1_795_000_000_123, "HTTP 418")
     assert again.pause("127.0.0.1:8080") == (1_794_999_999_999, 1_795_000_000_999, "HTTP 429")
+    directory.keep_pause("127.0.0.1:8080", 1, 2, "")
+    assert again.pause("127.0.0.1:8080") == (1, 2, ""), "an exchange need not say why"
     assert again.pause("../../halt") is None
 
 
